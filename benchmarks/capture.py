@@ -15,7 +15,7 @@ from striate.core.hooks import capture_outputs, leaf_module_names
 from striate.core.malloc import keep_freed_memory
 from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from striate.core.malloc import keep_freed_memory
 from striate.interpret.attribution.cam import find_gap_head
 from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
 from striate.interpret.attribution.target import AttributionTarget
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 # network, side, channels, window, stride
 CASES = (

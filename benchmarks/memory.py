@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from record import save
 from striate.core.hooks import parameters_and_buffers
 from striate.engine.optim import make_optimizer
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from striate.workflows.summary.summary import summary
 
 CASES = (

@@ -40,8 +40,8 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.engine.training_loop import FitConfig, fit
-from striate.models.catalogue import create_model
 from striate.run.build_from_recipe import recipe_execution
+from striate.run.create_model import create_model
 from striate.run.recipe import Recipe
 from striate.workflows.train.autotune import autotune
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.finetune.freeze import freeze as freeze
-    from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import list_models as list_models
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.run.create_model import create_model as create_model
     from striate.run.recipe import Recipe as Recipe
     from striate.run.run import Run as Run
     from striate.run.run import load_run as load_run
@@ -57,7 +57,7 @@ _HOMES = {
     "Run": "striate.run.run",
     "check_data": "striate.workflows.data_check.check",
     "compare": "striate.workflows.compare.compare",
-    "create_model": "striate.models.catalogue",
+    "create_model": "striate.run.create_model",
     "explain": "striate.workflows.explain.explain",
     "features": "striate.workflows.explain.features",
     "freeze": "striate.finetune.freeze",

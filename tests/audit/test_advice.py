@@ -9,7 +9,8 @@ from striate.audit.advice import join_names
 from striate.audit.all_advice import advise
 from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 from striate.workflows.summary.summary import summary
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.block_graph import IMAGE, MOST_BLOCKS, block_graph
+from striate.audit.block_graph import IMAGE, MOST_BLOCKS, block_graph, inner_graphs
 from striate.audit.network import audit
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 
 NO_LIMIT = 10**6
 
@@ -101,3 +102,40 @@ def test_two_inputs_of_one_layer():
     assert names == ["first", "second", "(cat)", "last"]
     assert graph.edges == ((IMAGE, 0), (IMAGE, 1), (0, 2), (1, 2), (2, 3))
     assert graph.ranks == (0, 0, 1, 2)
+
+
+def test_the_inside_of_folded_blocks_has_their_branches_and_shortcuts():
+    (inception,) = inner_graphs(audit(create_model("googlenet"), (3, 224, 224)))
+    assert inception.names[0] == "inception3a"
+    assert len(inception.names) == 9
+    assert inception.input == (192, 28, 28)
+    assert [target for source, target in inception.graph.edges if source == IMAGE] == [
+        *(0, 1, 3, 5)
+    ]
+    first, other = inner_graphs(audit(create_model("resnet50"), (3, 224, 224)))
+    assert (first.names[0], len(first.names)) == ("layer1.0", 4)
+    assert (other.names[0], len(other.names)) == ("layer1.1", 12)
+    # The shortcut of the first block of a stage has a convolution.
+    for inner, has_convolution in ((first, True), (other, False)):
+        addition = len(inner.graph.blocks) - 1
+        assert ((IMAGE, addition) in inner.graph.edges) is not has_convolution
+
+
+@pytest.mark.parametrize("name", ["resnet50", "googlenet", "mobilenet_v2"])
+def test_inner_edges_are_those_of_the_whole_graph(name):
+    result = audit(create_model(name), (3, 224, 224))
+    whole = block_graph(result, most=NO_LIMIT)
+    names = [block.name for block in whole.blocks]
+    edges = {(names[a], names[b]) for a, b in whole.edges if a != IMAGE}
+    for inner in inner_graphs(result):
+        own = [block.name for block in inner.graph.blocks]
+        inside = {(a, b) for a, b in edges if a in own and b in own}
+        assert {(own[a], own[b]) for a, b in inner.graph.edges if a != IMAGE} == inside
+        assert inside
+
+
+def test_a_small_network_has_nothing_inside():
+    assert inner_graphs(audit(create_model("tutorial_gray"), (1, 28, 28))) == ()
+    first = nn.Sequential(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)))
+    (inner,) = inner_graphs(audit(first, (1, 4, 4)), most=1)
+    assert inner.input == (1, 4, 4)  # the image

@@ -12,7 +12,7 @@ from striate.audit.sketch_parser import sketch
 from striate.audit.training_memory import OPTIMIZERS
 from striate.audit.valid_sizes import suggest_size
 from striate.core.errors import UnknownNameError
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 
 def paper(line, layer):

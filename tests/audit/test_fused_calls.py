@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from striate.audit.fused_calls import FusedCalls, is_fused, lstm_workspace
 from striate.audit.network import audit
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 FLASH = 1  # of torch.nn.attention.SDPBackend: fused
 

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from striate.audit.macs import count_macs
 from striate.audit.network import audit
 from striate.audit.sketch_parser import sketch
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 
 
 def torch_flops(model, *shape):

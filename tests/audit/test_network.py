@@ -12,7 +12,8 @@ from striate.audit.findings import layer_table
 from striate.audit.meta_device import _signature
 from striate.audit.network import ForwardError, audit
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 
 
 @pytest.mark.parametrize("name", ["lenet5", "tutorial_gray", "tutorial_color"])

@@ -16,7 +16,7 @@ from striate.audit import tracker_rules
 from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from support.brute_receptive_field import boxes, positive
 from support.random_networks import Apply, chain
 

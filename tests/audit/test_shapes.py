@@ -7,7 +7,8 @@ from torch import nn
 from striate.audit.meta_device import MetaMode, init_empty_weights
 from striate.audit.shapes import output_of
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 
 aten = torch.ops.aten
 

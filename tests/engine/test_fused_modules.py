@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from striate.core.hooks import trace_modules
 from striate.engine.fused_modules import FusedModules, dropout_factors
 from striate.engine.recoverable_step import RecoverableStep
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

@@ -13,7 +13,7 @@ from striate.finetune.cut_points import (
     find_stages,
 )
 from striate.finetune.split_model import cut_at, probe_batch
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 CUT_POINTS = {
     "mobilenet_v2": (64, 3, [*(f"features.{i}" for i in range(18)), "flatten"]),

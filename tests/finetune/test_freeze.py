@@ -16,7 +16,8 @@ from striate.finetune.freeze import (
     frozen_layers,
     unfreeze,
 )
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import list_models, model_entry
+from striate.run.create_model import create_model
 
 QUICK = ("cifar_resnet20", "mobilenet_v2", "fast_small", "googlenet_bn_no_aux")
 SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "fast_small": 12}

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import SettingError, UnknownNameError
 from striate.finetune.split_model import cut_at, probe_batch
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 NETWORKS = {
     "cifar_resnet20": (32, "flatten", "layer2.1"),

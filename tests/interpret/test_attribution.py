@@ -22,7 +22,7 @@ from striate.interpret.attribution.sanity_checks import (
 )
 from striate.interpret.attribution.target import AttributionTarget, make_target
 from striate.interpret.layer_choice import layer_shapes, target_layer
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from support.foreign_networks import (
     STRANGERS,
     Functional,

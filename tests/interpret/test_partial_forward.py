@@ -12,7 +12,7 @@ from striate.interpret.attribution.occlusion import OcclusionWindow, full_forwar
 from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import record_trace
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
 TARGET = AttributionTarget(class_index=1, text="1")

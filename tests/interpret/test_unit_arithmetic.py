@@ -18,7 +18,8 @@ from striate.interpret.arithmetic.worked_example import (
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import TensorRef, record_trace
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import list_models, model_entry
+from striate.run.create_model import create_model
 from support.foreign_networks import STRANGERS, Functional, InPlace, Unchanged, stranger
 
 SMALL = "lenet5 lenet5_modern tutorial_gray tutorial_color cifar_resnet20 cifar_plain20"

@@ -5,7 +5,7 @@ import torch
 
 from striate.core.errors import SettingError
 from striate.layers.drop_path import DropPath, set_drop_path
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 
 def test_a_branch_is_left_out_as_often_as_said_and_keeps_its_mean():

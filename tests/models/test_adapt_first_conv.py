@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from striate.core.errors import WeightsError
 from striate.models.adapt_first_conv import adaptation_text, adapted, adapted_statistics
-from striate.models.catalogue import create_model, model_entries
+from striate.models.catalogue import model_entries
 from striate.models.downloading import PARTIAL, download, local_file, location
 from striate.models.pretrained_registry import PRETRAINED, PretrainedFile
 from striate.models.weights import load_pretrained
+from striate.run.create_model import create_model
 
 
 def test_gray_answers_as_its_three_equal_channels_did():

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from striate.audit.network import audit
 from striate.core.errors import SettingError
 from striate.layers.blur import BlurPool
-from striate.models.catalogue import create_model
 from striate.models.resnet import IMAGENET, ResNetConfig, resnet
 from striate.models.weights import load_pretrained
+from striate.run.create_model import create_model
 from support.optional_packages import imported
 
 PAIRS = {"resnetblur18": "resnet18", "resnetblur50": "resnet50_v1_5"}

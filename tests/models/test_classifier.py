@@ -6,9 +6,10 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.layers.rbf import RBFOutput
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
 from striate.models.classifier import ImageClassifier
 from striate.models.head import deepen
+from striate.run.create_model import create_model
 from support.networks_of_each_kind import EVERY
 
 

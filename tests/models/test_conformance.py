@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import list_models, model_entry
+from striate.run.create_model import create_model
 from support.networks_of_each_kind import EVERY, marked_slow
 
 NAMES = list_models()

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from striate.models.catalogue import create_model, list_models
+from striate.models.catalogue import list_models
 from striate.models.key_mapping import (
     classifier_pattern,
     has_stride_in_1x1,
     without_prefixes,
 )
+from striate.run.create_model import create_model
 
 # torchvision's names, a few of each kind; the whole lists are compared in test_twins.
 TORCHVISION = {

@@ -8,7 +8,7 @@ from striate.finetune.freeze import freeze
 from striate.finetune.split_model import cut_at
 from striate.interpret.activations_at import match_layers
 from striate.interpret.layer_choice import target_layer
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 NAMED = {
     "freeze": lambda model, x, name: freeze(model, name),

@@ -5,7 +5,7 @@ import torch
 
 import striate as st
 from striate.audit.network import audit
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 
 PAPER = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
 

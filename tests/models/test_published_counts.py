@@ -7,9 +7,10 @@ from torch import nn
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.preprocess_config import ImageSpec
 from striate.layers.lrn import LRN
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import list_models, model_entry
 from striate.models.googlenet import ROWS
 from striate.models.resnet import CIFAR, ResNetConfig, cifar_resnet
+from striate.run.create_model import create_model
 
 # Trainable parameters and who says so. "derived" is a published count plus or minus
 # layers counted by hand.

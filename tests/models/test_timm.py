@@ -15,8 +15,9 @@ from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
 from striate.finetune.split_model import cut_at, probe_batch
 from striate.models import timm as room
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
 from striate.models.weights import load_pretrained
+from striate.run.create_model import create_model
 from support.images import write_folder
 from support.optional_packages import imported
 

@@ -5,7 +5,8 @@ import torch
 
 from striate.audit.network import audit
 from striate.core.errors import SettingError, UnknownNameError
-from striate.models.catalogue import catalogue_rows, create_model, list_models
+from striate.models.catalogue import catalogue_rows, list_models
+from striate.run.create_model import create_model
 
 
 def test_gray_shapes_and_counts():

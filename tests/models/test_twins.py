@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.errors import WeightsError
-from striate.models.catalogue import create_model
 from striate.models.weights import load_pretrained
+from striate.run.create_model import create_model
 from support.optional_packages import imported
 
 pytestmark = pytest.mark.slow

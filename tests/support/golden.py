@@ -39,7 +39,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
     from striate.engine.training_loop import FitConfig, FitSession, fit
-    from striate.models.catalogue import create_model
+    from striate.run.create_model import create_model
 
     torch.backends.mkldnn.enabled = False
     count = 21 * batch  # three epochs, the last of them in part

@@ -81,12 +81,81 @@ def block_graph(audit: Audit, most: int = MOST_BLOCKS) -> BlockGraph:
     """
     layers = [layer for layer in audit.layers if layer.operations]
     sources = _sources(layers)
+    groups, depth = _grouped(layers, sources, most)
+    return _graph(layers, sources, groups, folded=depth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerGraph:
+    """What is inside of a block, and of other blocks with the same structure."""
+
+    names: tuple[str, ...]  # names of the blocks
+    input: Shape | None  # shape of the input of the first of them
+    graph: BlockGraph  # of the first of them; −1 is everything outside of it
+
+
+def inner_graphs(audit: Audit, most: int = MOST_BLOCKS) -> tuple[InnerGraph, ...]:
+    """Return the graphs inside of the blocks of `block_graph` that contain several.
+
+    Blocks have the same structure if the kinds of their layers and the edges between
+    them are the same; the shapes may differ.
+
+    Example:
+        >>> from torch import nn
+        >>> from striate.audit.network import audit
+        >>> pair = lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+        >>> result = audit(nn.Sequential(pair(), pair()), (1, 8, 8))
+        >>> (inner,) = inner_graphs(result, most=2)
+        >>> inner.names, [block.name for block in inner.graph.blocks]
+        (('0', '1'), ['0.0', '0.1'])
+    """
+    layers = [layer for layer in audit.layers if layer.operations]
+    sources = _sources(layers)
+    groups, depth = _grouped(layers, sources, most)
+    whole = _graph(layers, sources, groups, folded=depth)
+    inner: dict[object, InnerGraph] = {}
+    for number, block in enumerate(whole.blocks):
+        own = [i for i, group in enumerate(groups) if group == number]
+        graph, outside = _graph_of(layers, sources, own)
+        if len(graph.blocks) < 2:
+            continue
+        structure = tuple((each.kinds, each.layers) for each in graph.blocks)
+        key = structure, graph.edges
+        if key in inner:
+            other = inner[key]
+            names = *other.names, block.title
+            inner[key] = InnerGraph(names=names, input=other.input, graph=other.graph)
+            continue
+        entry = layers[outside].output if outside != IMAGE else audit.shape
+        inner[key] = InnerGraph(names=(block.title,), input=entry, graph=graph)
+    return tuple(inner.values())
+
+
+def _graph_of(
+    layers: Sequence[Layer],
+    sources: Sequence[Sequence[int]],
+    own: Sequence[int],
+) -> tuple[BlockGraph, int]:
+    """Return the graph of some layers, and the first layer outside that feeds them."""
+    places = {layer: place for place, layer in enumerate(own)}
+    inside = [layers[i] for i in own]
+    feeding = [sorted({places.get(j, IMAGE) for j in sources[i]}) for i in own]
+    outside = [j for i in own for j in sources[i] if j not in places]
+    groups, depth = _grouped(inside, feeding, MOST_BLOCKS)
+    graph = _graph(inside, feeding, groups, folded=depth)
+    return graph, outside[0] if outside else IMAGE
+
+
+def _grouped(
+    layers: Sequence[Layer], sources: Sequence[Sequence[int]], most: int
+) -> tuple[list[int], int]:
+    """Return the group of each layer, and the depth of names down to which it folds."""
     groups = _merge_followers(layers, sources)
     depth = max((name_depth(layer.name) for layer in layers), default=1)
     while max(groups, default=-1) + 1 > most and depth > 0:
         depth -= 1
         groups = _fold(layers, groups, depth)
-    return _graph(layers, sources, groups, folded=depth)
+    return groups, depth
 
 
 def name_depth(name: str) -> int:

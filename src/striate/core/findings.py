@@ -64,6 +64,7 @@ class Table:
     totals: tuple[Cell, ...] | None = None
     title: str = ""
     note: str = ""
+    row_ids: tuple[str, ...] = ()  # ids of the rows, for links
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class DiagramNode:
     detail: str = ""
     rank: int = 0
     hint: str = ""  # shown when the reader points at the box
+    link: str = ""  # id of the table row that a click on the box shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,7 @@ class Diagram:
     edges: tuple[tuple[int, int], ...]
     title: str = ""
     note: str = ""
+    folded: bool = False  # the reader opens it with a click on the title
 
 
 Block = Prose | Figures | Table | Curve | Images | Matrix | Tree | Diagram

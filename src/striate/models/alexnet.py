@@ -76,9 +76,9 @@ def alexnet(image: ImageSpec, num_classes: int) -> ImageClassifier:
 
     Example:
         >>> import torch
-        >>> from striate.models.catalogue import create_model
+        >>> from striate.models.catalogue import create_named_model
         >>> with torch.device("meta"):
-        ...     model = create_model("alexnet")
+        ...     model = create_named_model("alexnet")
         >>> sum(p.numel() for p in model.parameters())
         60965224
     """

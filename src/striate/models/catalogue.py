@@ -107,7 +107,7 @@ def model_entry(name: str) -> ModelEntry:
     return _MODELS[name]
 
 
-def create_model(
+def create_named_model(
     name: str,
     *,
     num_classes: int | None = None,
@@ -131,7 +131,7 @@ def create_model(
         GeometryError: The image size does not fit; the message names layer and sizes.
 
     Example:
-        >>> create_model("tutorial_gray", num_classes=3, image_size=8).fc
+        >>> create_named_model("tutorial_gray", num_classes=3, image_size=8).fc
         Linear(in_features=200, out_features=3, bias=True)
     """
     entry = model_entry(name)

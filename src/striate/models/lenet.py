@@ -51,8 +51,8 @@ def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
     Layers have the paper's names.
 
     Example:
-        >>> from striate.models.catalogue import create_model
-        >>> sum(p.numel() for p in create_model("lenet5").parameters())
+        >>> from striate.models.catalogue import create_named_model
+        >>> sum(p.numel() for p in create_named_model("lenet5").parameters())
         60000
     """
     rows = output_side_through(image.height, PAPER_WINDOWS)
@@ -95,8 +95,8 @@ def lenet5_modern(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build a modern LeNet-5: ReLU, max pooling, full connections.
 
     Example:
-        >>> from striate.models.catalogue import create_model
-        >>> sum(p.numel() for p in create_model("lenet5_modern").parameters())
+        >>> from striate.models.catalogue import create_named_model
+        >>> sum(p.numel() for p in create_named_model("lenet5_modern").parameters())
         61706
     """
     features = {

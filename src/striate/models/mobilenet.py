@@ -48,8 +48,8 @@ def mobilenet_v2(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build MobileNetV2: inverted residuals of 1×1 and depthwise convolutions.
 
     Example:
-        >>> from striate.models.catalogue import create_model
-        >>> sum(p.numel() for p in create_model("mobilenet_v2").parameters())
+        >>> from striate.models.catalogue import create_named_model
+        >>> sum(p.numel() for p in create_named_model("mobilenet_v2").parameters())
         3504872
     """
     blocks: list[nn.Module] = [conv_bn_relu6(image.channels, STEM, 3, stride=2)]

@@ -30,8 +30,8 @@ def tutorial_gray(image: ImageSpec, num_classes: int) -> ImageClassifier:
         4×28×28×1 → 4×28×28×25 → 4×14×14×25 → 4×14×14×50 → 4×7×7×50 → 4×2450 → 4×10
 
     Example:
-        >>> from striate.models.catalogue import create_model
-        >>> model = create_model("tutorial_gray")
+        >>> from striate.models.catalogue import create_named_model
+        >>> model = create_named_model("tutorial_gray")
         >>> [sum(p.numel() for p in model[i].parameters()) for i in (0, 3)]
         [250, 11300]
     """
@@ -53,8 +53,8 @@ def tutorial_color(image: ImageSpec, num_classes: int) -> ImageClassifier:
         32×32×3 → 32×32×36 → 16×16×72 → 8×8×144 → 4×4×144 = 2304 → 576 → 10
 
     Example:
-        >>> from striate.models.catalogue import create_model
-        >>> sum(p.numel() for p in create_model("tutorial_color").parameters())
+        >>> from striate.models.catalogue import create_named_model
+        >>> sum(p.numel() for p in create_named_model("tutorial_color").parameters())
         1451314
     """
     features = _features(image.channels, COLOR_WIDTHS, dropout=0.25)

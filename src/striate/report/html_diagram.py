@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from striate.core.findings import Diagram, DiagramNode
 from striate.report.format import one_line, shorten
-from striate.report.markup import Html, escape, note, tag
+from striate.report.markup import Html, escape, heading, note, tag
 
 WIDTH, HEIGHT = 190, 42  # of a box
 ACROSS, DOWN = 18, 24  # between boxes
@@ -47,15 +47,28 @@ def diagram_html(diagram: Diagram) -> Html:
         tag("title", escape(one_line(diagram.title or "diagram"))),
         *arrows,
         *boxes,
-        role="img",
+        role="group",
         class_="diagram",
         viewBox=f"0 0 {right:g} {bottom:g}",
         width=f"{right:g}",
-        height=f"{bottom:g}",
+        style=f"--w:{right:g}px",
     )
-    title = tag("h3", escape(one_line(diagram.title))) if diagram.title else Html("")
-    scroll = tag("div", drawing, class_="scroll", tabindex="0")
-    return tag("figure", title, scroll, note(diagram.note), class_="block")
+    label = diagram.title or "diagram"
+    scroll = tag(
+        "div", drawing, class_="scroll", tabindex="0", role="region", aria_label=label
+    )
+    if diagram.folded:
+        summary = tag("summary", escape(one_line(label)))
+        return tag(
+            "details", summary, scroll, note(diagram.note), class_="block fold graph"
+        )
+    return tag(
+        "figure",
+        heading(diagram.title),
+        scroll,
+        note(diagram.note),
+        class_="block graph",
+    )
 
 
 def _places(diagram: Diagram) -> tuple[list[_Place], float]:
@@ -118,11 +131,12 @@ def _box(node: DiagramNode, place: _Place) -> Html:
     left, top = f"{place.x - WIDTH / 2:g}", f"{place.y - HEIGHT / 2:g}"
     x = f"{place.x:g}"
     return tag(
-        "g",
+        "a" if node.link else "g",
         tag("title", escape(one_line(node.hint or node.title))),
         tag("rect", x=left, y=top, width=WIDTH, height=HEIGHT, rx=6),
         tag("text", _line(node.title), x=x, y=f"{place.y - 4:g}", class_="name"),
         tag("text", _line(node.detail), x=x, y=f"{place.y + 13:g}"),
+        href=f"#{node.link}" if node.link else None,
     )
 
 

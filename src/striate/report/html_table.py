@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import NUMERIC, cell_text
@@ -28,7 +29,8 @@ def table_html(table: Table) -> Html:
         (True, True)
     """
     heads = tag("tr", *[_head(column) for column in table.columns])
-    body = tag("tbody", *[_row(row, table.columns) for row in table.rows])
+    rows = zip_longest(table.rows, table.row_ids[: len(table.rows)])
+    body = tag("tbody", *[_row(row, table.columns, id_) for row, id_ in rows])
     parts = [tag("thead", heads), body]
     if table.totals is not None:
         parts.append(tag("tfoot", _row(table.totals, table.columns)))
@@ -47,9 +49,11 @@ def _head(column: Column) -> Html:
     return tag("th", escape(column.title), scope="col", class_=side, title=title)
 
 
-def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
+def _row(
+    row: tuple[Cell, ...], columns: tuple[Column, ...], row_id: str | None = None
+) -> Html:
     cells = zip(row, columns, strict=False)
-    return tag("tr", *[_cell(cell, column.kind) for cell, column in cells])
+    return tag("tr", *[_cell(cell, column.kind) for cell, column in cells], id=row_id)
 
 
 def _cell(cell: Cell, kind: str) -> Html:

@@ -12,13 +12,13 @@ from torch import nn
 from striate.audit.meta_device import init_empty_weights
 from striate.audit.sketch_parser import is_sketch, sketch
 from striate.core.derive_seed import derive_seed
-from striate.core.errors import SettingError, StriateError
+from striate.core.errors import SettingError, StriateError, UnknownNameError
 from striate.core.lazy_layers import materialize_lazy
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.core.settings import AUTO
 from striate.finetune.freeze import freeze
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import create_named_model, list_models, model_entry
 from striate.models.head import deepen
 from striate.models.timm import is_timm
 from striate.run.python_network import (
@@ -78,7 +78,7 @@ def build_network(
     image_size: tuple[int, int],
     seed: int | None = None,
 ) -> nn.Module:
-    """Build a network by name, like `create_model`; also a user's own network.
+    """Build a network by name, as `create_model` does; also a user's own network.
 
     Args:
         name: A name from `striate models`, `timm:NAME`, `FILE.py:CLASS`, or a sketch.
@@ -100,13 +100,13 @@ def build_network(
     """
     if is_python_network(name):
         settings = (num_classes, in_chans, image_size)
-        with _seeded(seed):
+        with seeded(seed):
             return _build_python(load_python_network(name), settings)
     if is_sketch(name):
-        with _seeded(seed):
+        with seeded(seed):
             return sketch(name)[0]
     check_network_name(name)
-    return create_model(
+    return create_named_model(
         name,
         num_classes=num_classes,
         in_chans=in_chans,
@@ -149,7 +149,7 @@ def _build_python(
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
     """Context manager: seed the initial weights as `create_model` does."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
@@ -168,12 +168,12 @@ def resolve_network(recipe: Recipe) -> Recipe:
     """
     name = recipe.model
     if is_sketch(name):
-        with init_empty_weights(), _seeded(0):
+        with init_empty_weights(), seeded(0):
             _, (channels, height, width) = sketch(name)
         _check_sketch_input(recipe, channels, (height, width))
         return replace(recipe, image_size=(height, width), in_chans=channels)
     if is_python_network(name):
-        with _seeded(0):  # the file may build the network
+        with seeded(0):  # the file may build the network
             network = load_python_network(name)
         return replace(recipe, model=f"{network.path}:{network.expression}")
     if name != AUTO:
@@ -197,7 +197,7 @@ def check_network_name(name: str) -> None:
     """Raise an error if neither the catalogue nor timm has a network of this name.
 
     Raises:
-        SettingError: The network is unknown; the message lists similar names.
+        UnknownNameError: No network has this name; the message lists similar names.
     """
     try:
         model_entry(name)
@@ -207,7 +207,7 @@ def check_network_name(name: str) -> None:
         raise unknown_network_error(name) from error
 
 
-def unknown_network_error(name: str) -> SettingError:
+def unknown_network_error(name: str) -> UnknownNameError:
     """Return the error for an unknown network, with all forms of a network's name."""
     close = closest_names(name, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -216,8 +216,8 @@ def unknown_network_error(name: str) -> SettingError:
     what = f"no network is called '{name}'"
     if name.endswith((".pt", ".pth", ".safetensors")):
         fix = "give weights with --pretrained, and the network with --model"
-        return SettingError(what, fix=fix)
-    return SettingError(what, fix=f"{hint}give {forms} {example}")
+        return UnknownNameError(what, fix=fix)
+    return UnknownNameError(what, fix=f"{hint}give {forms} {example}")
 
 
 def outputs_fix(model: str, classes: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
+from striate.core.format import count_text, duration_text
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
@@ -18,6 +19,8 @@ from striate.report.progress import TrainingProgress
 from striate.run.transfer_plan import TransferPlan
 
 DELAY = 1.0  # seconds until the reading progress is shown
+MEASURED = 3.0  # seconds until a forecast is made
+WORTH_TELLING = 10.0  # with fewer seconds left, no forecast is printed
 
 
 def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
@@ -38,6 +41,36 @@ def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
         print(f"\r{line}\x1b[K", end="", file=out, flush=True)
         if read + 64 > count:
             print("\r\x1b[K", end="", file=out, flush=True)
+
+    return tick
+
+
+def features_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
+    """Return a callback that shows how long the features of a backbone take.
+
+    In a terminal, it overwrites one line. In a log file, it writes one line with a
+    forecast after the first seconds; if little is left, none.
+    """
+    if quiet:
+        return None
+    out = sys.stderr if stream is None else stream
+    start, in_terminal = time.monotonic(), out.isatty()
+    waiting = not in_terminal
+
+    def tick(count: int, total: int) -> None:
+        nonlocal waiting
+        elapsed = time.monotonic() - start
+        left = elapsed * (total - count) / max(count, 1)
+        images = count_text(total, "image")
+        if in_terminal:
+            line = f"features: {count:,} of {images}, {left:.0f} s left"
+            end = "\r\x1b[K" if count == total else ""
+            print(f"\r{line}\x1b[K{end}", end="", file=out, flush=True)
+        elif waiting and elapsed >= MEASURED:
+            waiting = False
+            if left >= WORTH_TELLING:
+                line = f"about {duration_text(elapsed + left)} for the features"
+                print(f"forecast: {line} of {images}", file=out, flush=True)
 
     return tick
 

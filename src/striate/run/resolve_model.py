@@ -13,7 +13,7 @@ from striate.audit.sketch_parser import is_sketch, sketch
 from striate.core.errors import SettingError
 from striate.core.lazy_layers import lazy_layer_names, materialize_lazy
 from striate.core.preprocess_config import Preprocess
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import create_named_model, model_entry
 from striate.models.timm import is_timm
 from striate.run.build_network import check_network_name
 from striate.run.layout import existing_run
@@ -93,7 +93,7 @@ def _sketched(target: str, request: SummaryRequest, real: bool) -> Target:
 def _named(target: str, request: SummaryRequest, real: bool) -> Target:
     check_network_name(target)
     entry = model_entry(target)
-    model = _built(lambda: create_model(target, **vars(request)), real, target)
+    model = _built(lambda: create_named_model(target, **vars(request)), real, target)
     height, width = _sides(request.image_size, (entry.image.height, entry.image.width))
     channels = entry.image.channels if request.in_chans is None else request.in_chans
     return Target(name=target, model=model, shape=(channels, height, width))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model
 from striate.models.head import last_dense
+from striate.run.create_model import create_model
 from striate.workflows.explain.pooling_swap import POOLS, refit_head, replace_pools
 
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from striate.audit.sketch_parser import sketch
 from striate.core.errors import SettingError
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import list_models, model_entry
 from striate.models.head import deepen
+from striate.run.create_model import create_model
 from striate.workflows.summary.write_code import network_code
 
 SKETCHES = [

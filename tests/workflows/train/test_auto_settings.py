@@ -13,7 +13,7 @@ from striate.engine.tta import TTA_MODES
 from striate.run.parse_settings import make_recipe
 from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
-from striate.workflows.train import auto_settings
+from striate.workflows.train import auto_settings, training_forecast
 from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 
@@ -77,12 +77,14 @@ def test_free_memory_limits_the_batch_size(digits, monkeypatch):
     assert whole.recipe.batch_size == 32
     need = auto_settings._peak_bytes(model, digits, 8)
     monkeypatch.setattr(
-        auto_settings, "available_bytes", lambda: int(need / auto_settings.MEMORY_SHARE)
+        training_forecast,
+        "available_bytes",
+        lambda: int(need / auto_settings.MEMORY_SHARE),
     )
     less = auto_settings.resolve_auto_settings(recipe, model, digits)
     assert less.recipe.batch_size == 8
     assert "not fit" in less.notes[0]
-    monkeypatch.setattr(auto_settings, "available_bytes", lambda: 10)
+    monkeypatch.setattr(training_forecast, "available_bytes", lambda: 10)
     with pytest.raises(SettingError, match="batch of 2 images"):
         auto_settings.resolve_auto_settings(recipe, model, digits)
 

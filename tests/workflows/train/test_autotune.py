@@ -16,9 +16,9 @@ from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.throughput import ThroughputMeter
-from striate.models.catalogue import create_model
 from striate.report.progress import TrainingProgress
 from striate.run.build_from_recipe import recipe_execution
+from striate.run.create_model import create_model
 from striate.run.recipe import Recipe
 from striate.workflows.train import autotune as autotune_module
 from striate.workflows.train.autotune import AutotuneCache, autotune, make_laps

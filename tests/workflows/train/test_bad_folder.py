@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from support.images import pil_image, write_folder
 
 

@@ -9,7 +9,7 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from striate.run.prepare_run import check_image_sizes
 from striate.run.recipe import Recipe
 from striate.workflows.train import build_job
@@ -68,9 +68,9 @@ def test_trained_on_small_images_evaluated_at_full_size(photos, seen):
     run = train_recipe(
         Recipe(data=str(photos), batch_size=8, in_chans=1, **SETTINGS), quiet=True
     )
-    tried = seen["train"][:2]  # before anything is written
-    assert tried == [16, 32]
-    learned = seen["train"][2:]
+    tried = seen["train"][:3]  # before anything is written; the last: the forecast
+    assert tried == [16, 32, 32]
+    learned = seen["train"][3:]
     steps = len(learned) // 4
     assert learned == [16] * 2 * steps + [32] * 2 * steps
     assert set(seen["judge"]) == {32}

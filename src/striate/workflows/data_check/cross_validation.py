@@ -20,7 +20,7 @@ from striate.engine.evaluate import evaluate
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.training_loop import FitConfig, fit
-from striate.models.catalogue import create_model
+from striate.models.catalogue import create_named_model
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.prepare_run import auto_model
 from striate.run.recipe import Recipe
@@ -81,7 +81,7 @@ class CrossValidation:
             shuffle=False,
             device=device,
         )
-        model = create_model(
+        model = create_named_model(
             auto_model(preprocess.channels),
             num_classes=self.classes,
             in_chans=preprocess.channels,

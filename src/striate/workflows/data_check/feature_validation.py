@@ -21,7 +21,7 @@ from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 from striate.finetune.logistic import cross_validate, fit_logistic
 from striate.finetune.split_model import cut_at, probe_batch
-from striate.models.catalogue import create_model
+from striate.models.catalogue import create_named_model
 from striate.models.weights import put_pretrained
 from striate.run.choose_recipe import BACKBONE
 from striate.run.pretrained import WeightsFile, read_state
@@ -82,7 +82,7 @@ class FeatureValidation:
 
     def _backbone(self) -> nn.Module:
         """Build the pretrained network; its last layer is not used."""
-        model = create_model(
+        model = create_named_model(
             BACKBONE,
             num_classes=self.classes,
             in_chans=self.preprocess.channels,

@@ -42,8 +42,8 @@ def load_trial_data(settings: Mapping[str, Any], seed: int) -> ImageData:
     Example:
         >>> sizes = {"train_images": 100, "val_images": 20, "test_images": 200}
         >>> data = load_trial_data({"data": "digits", **sizes}, seed=0)
-        >>> [round(len(split), -1) for split in data.subsets.values()]
-        [100, 20, 200]
+        >>> list(data.subsets), abs(len(data.subset("test")) - 200) < 10
+        (['train', 'val', 'test'], True)
     """
     data_settings = {k: v for k, v in settings.items() if k in DATA_SETTINGS}
     data_settings |= split_fractions(

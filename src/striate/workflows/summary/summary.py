@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -50,7 +50,7 @@ from striate.run.resolve_model import (
     resolve_target,
 )
 from striate.run.run import Run
-from striate.workflows.summary.diagram import network_diagram
+from striate.workflows.summary.diagram import inner_diagrams, network_diagram
 from striate.workflows.summary.write_code import network_code
 
 WIDTH = 100  # columns of `print(st.summary(...))`
@@ -273,18 +273,36 @@ def summary_page(
         sections.append(Section("Side by side", blocks))
     if layer is not None:
         sections.append(Section(layer, (first.explain(layer),)))
-    for each in (first, second):
+    for number, each in enumerate((first, second), 1):
         if each is not None:
-            lead = f"Image size {each.image}."
-            title = "Layers" if second is None else each.name
-            sections.append(Section(title, tuple(each.blocks), lead=lead))
-            title = "Diagram" if second is None else f"Diagram of {each.name}"
-            sections.append(Section(title, (network_diagram(each.audit),)))
+            sections += _network_sections(each, number, alone=second is None)
     return Page(
         first.name if second is None else f"{first.name} against {second.name}",
         subtitle="Layers, parameters, MACs, memory and receptive fields.",
         sections=tuple(sections),
     )
+
+
+def _network_sections(summary: Summary, number: int, *, alone: bool) -> list[Section]:
+    """Return the sections of one network: tables, and a diagram with links to them."""
+    table = summary.table
+    ids = tuple(f"row-{number}-{i}" for i in range(1, len(table.rows) + 1))
+    blocks = [
+        replace(block, row_ids=ids) if block == table else block
+        for block in summary.blocks
+    ]
+    rows = dict(zip((str(row[0]) for row in table.rows), ids, strict=True))
+    diagrams = (
+        network_diagram(summary.audit, rows),
+        *inner_diagrams(summary.audit, rows),
+    )
+    titles = ("Layers", "Diagram")
+    if not alone:
+        titles = (summary.name, f"Diagram of {summary.name}")
+    return [
+        Section(titles[0], tuple(blocks), lead=f"Image size {summary.image}."),
+        Section(titles[1], diagrams),
+    ]
 
 
 def compare_summaries(first: Summary, second: Summary) -> Table:

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.files import read_json
 from striate.core.hooks import unwrap_compiled
 from striate.core.torch_modes import own_torch_modes
 from striate.data.image_data import ImageData
@@ -33,7 +34,7 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.pretrained import with_known_network
-from striate.run.progress import ignore
+from striate.run.progress import ignore, line_printer
 from striate.run.recipe import Recipe
 from striate.run.recipe_types import TrainSettings
 from striate.run.run import Run
@@ -50,7 +51,12 @@ from striate.workflows.train.ranks import (
 )
 from striate.workflows.train.resume import OnResume, resume_run
 from striate.workflows.train.run_job import train_in_folder
-from striate.workflows.train.training_forecast import forecast_training
+from striate.workflows.train.training_forecast import (
+    TrainingForecast,
+    forecast_memory,
+    forecast_training,
+    warn_of_missing_memory,
+)
 
 OnBegin = Callable[[ImageData, Path], None]
 
@@ -159,7 +165,20 @@ def train(
     recipe = resolve_recipe(make_recipe(settings, origin), data)
     folder = Path(out) if out is not None else None
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
-    return _train_or_resume(recipe, model, data, folder, overwrite, options)
+    return _train_or_resume(
+        recipe, model, data, folder, overwrite, options, _print_forecast(quiet)
+    )
+
+
+def _print_forecast(quiet: bool) -> OnBegin:
+    """Return a callback that prints the forecast of a run to stderr."""
+
+    def on_begin(data: ImageData, folder: Path) -> None:
+        forecast = TrainingForecast(**read_json(folder / names.MANIFEST)["forecast"])
+        for note in forecast.notes if forecast.fits else ():
+            line_printer(quiet)(note)
+
+    return on_begin
 
 
 def _loaded(
@@ -237,6 +256,9 @@ def _new_folder(
     """Resolve automatic settings, then create and lock the run folder."""
     check_same_data(data, group)
     prepare_model(model, data, recipe)
+    memory = forecast_memory(model, data, recipe) if group.is_main else None
+    if memory is not None:
+        warn_of_missing_memory(memory)
     automatic = resolve_auto_settings(recipe, model, data, group)
     check_distributed(automatic.recipe, group)
     if not group.is_main:
@@ -247,7 +269,7 @@ def _new_folder(
     with names.new_folder("train", name, out, overwrite) as folder:
         group.store_set(key, str(folder.resolve()))
         tuned = autotune(model, data, automatic.recipe, group)
-        forecast = forecast_training(model, data, tuned.recipe, tuned.benchmark)
+        forecast = forecast_training(model, data, tuned.recipe, tuned.benchmark, memory)
         notes = [*automatic.notes, *forecast.notes]
         write_run_inputs(folder, model, data, tuned.recipe, notes)
         update_manifest(folder, **forecast.as_record())
@@ -272,6 +294,7 @@ def summary_json(run: Run, **extra: Any) -> str:
         "verdict": run_verdict(run).as_dict(),
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
+        "forecast": run.manifest.get("forecast"),
         **extra,
     }
     return json.dumps(fields)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -24,10 +24,13 @@ from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.rng import preserve_rng_state
 from striate.finetune.split_model import probe_batch
 from striate.run.build_from_recipe import epoch_image_sizes
+from striate.run.network_errors import error_text
 from striate.run.recipe import Recipe
 
-MIN_STEPS = 100  # a shorter run is over before a forecast helps
-PROBE_SHARE = 4  # a probe step has this fraction of a batch: below 1 % of the run
+MIN_STEPS, MIN_SECONDS = 100, 10.0  # a run with less of both needs no forecast
+PROBE_COST = 0.01  # largest fraction of the training images that the probe runs
+PROBE_SHARE = 4  # a probe step has at most one batch divided by this number
+MIN_PROBE = 2  # images; batch norm may reject one
 SHORT_STEP = 0.05  # seconds
 EVALUATION_SHARE = 1 / 3  # time of an evaluated image, in training images
 MEMORY_ADVICE = "reduce --batch-size or --image-size, or add --accumulate 4"
@@ -41,11 +44,13 @@ class TrainingForecast:
         seconds: Time of all epochs, validation included; None for a short run.
         memory_bytes: Largest memory of a training step; None if it is unknown.
         free_bytes: Free memory of the device before training; None if it is unknown.
+        error: Why a value could not be computed.
     """
 
     seconds: float | None = None
     memory_bytes: int | None = None
     free_bytes: int | None = None
+    error: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -81,25 +86,51 @@ class TrainingForecast:
         return {"forecast": asdict(self)}
 
 
+def forecast_memory(
+    model: nn.Module, data: ImageData, recipe: Recipe
+) -> TrainingForecast:
+    """Return the memory of a training step and the free memory; allocate nothing."""
+    memory = free = error = None
+    try:
+        free = free_bytes(devices.select_device(recipe.device))
+        memory = _memory(model, data, recipe)
+    except Exception as failure:  # a network may reject the meta device
+        error = error_text(failure)
+    return TrainingForecast(memory_bytes=memory, free_bytes=free, error=error)
+
+
 def forecast_training(
-    model: nn.Module, data: ImageData, recipe: Recipe, benchmark: BenchmarkResult
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    benchmark: BenchmarkResult,
+    memory: TrainingForecast | None = None,
 ) -> TrainingForecast:
     """Return the forecast of a run; it never ends the run and changes nothing.
 
-    The memory is that of `striate summary`, which allocates nothing. The time is that
-    of one training step on a quarter of a batch, or was measured by the benchmark.
+    The memory is that of `striate summary`, which allocates nothing, or was computed by
+    `forecast_memory`. The time is that of one training step on a part of a batch, or
+    was measured by the benchmark.
     """
-    memory = seconds = None
-    device = devices.select_device(recipe.device)
-    with suppress(Exception):  # a network may reject the meta device or this batch
-        memory = _memory(model, data, recipe)
-    free = free_bytes(device)
-    forecast = TrainingForecast(memory_bytes=memory, free_bytes=free)
-    steps = recipe.epochs * -(-len(data.subset("train")) // recipe.images_per_step)
-    if steps >= MIN_STEPS and forecast.fits:
-        with suppress(Exception):
-            seconds = _seconds(model, data, recipe, benchmark, device)
-    return TrainingForecast(seconds=seconds, memory_bytes=memory, free_bytes=free)
+    if memory is None or memory.memory_bytes is None:
+        memory = forecast_memory(model, data, recipe)
+    if not memory.fits:
+        return memory
+    try:
+        device = devices.select_device(recipe.device)
+        seconds = _seconds(model, data, recipe, benchmark, device)
+        steps = recipe.epochs * -(-len(data.subset("train")) // recipe.images_per_step)
+    except Exception as failure:  # a network may reject this batch
+        return replace(memory, error=memory.error or error_text(failure))
+    if seconds is None or (steps < MIN_STEPS and seconds < MIN_SECONDS):
+        return memory
+    return replace(memory, seconds=seconds)
+
+
+def warn_of_missing_memory(forecast: TrainingForecast) -> None:
+    """Print a warning to stderr if the expected memory is not free."""
+    if not forecast.fits:
+        print(f"warning: {forecast.notes[0]}", file=sys.stderr, flush=True)
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -128,23 +159,40 @@ def _seconds(
     recipe: Recipe,
     benchmark: BenchmarkResult,
     device: torch.device,
-) -> float:
+) -> float | None:
     """Return the time of all epochs, from the time of one image."""
     size = _micro_batch(data, recipe)
+    count = len(data.subset("train"))
     measured = benchmark.seconds.get(str(benchmark.execution))
-    per_image = (
-        _probe(model, data, size, device) if measured is None else measured / size
-    )
-    images = len(data.subset("train")) + EVALUATION_SHARE * len(data.subset("val"))
+    if measured is not None:
+        per_image = measured / size
+    else:
+        budget = int(PROBE_COST * recipe.epochs * count)  # images
+        part = min(max(size // PROBE_SHARE, MIN_PROBE), size, budget // 2)
+        if part < min(MIN_PROBE, size):
+            return None
+        per_image = _probe(model, data, (part, size), device, budget)
+    images = count + EVALUATION_SHARE * len(data.subset("val"))
     height, width = data.image_size
     sides = epoch_image_sizes(data, recipe) or [data.image_size]
     area = fmean(h * w for h, w in sides) / (height * width)
     return recipe.epochs * images * per_image * area
 
 
-def _probe(model: nn.Module, data: ImageData, size: int, device: torch.device) -> float:
-    """Return the time per image of a training step on a part of a batch."""
+def _probe(
+    model: nn.Module,
+    data: ImageData,
+    sizes: tuple[int, int],
+    device: torch.device,
+    budget: int,
+) -> float:
+    """Return the time per image of a training step.
+
+    `sizes` are the images of a part and of a whole batch. The probe runs at most
+    `budget` images.
+    """
     copied = copy.deepcopy(model).train()
+    part, size = sizes
 
     def step(count: int) -> float:
         x = probe_batch((data.in_chans, *data.image_size), count).to(device)
@@ -155,11 +203,12 @@ def _probe(model: nn.Module, data: ImageData, size: int, device: torch.device) -
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    part = max(size // PROBE_SHARE, 1)
     with preserve_rng_state():
         step(part)  # warms up
         seconds = step(part)
-        if seconds > SHORT_STEP:
+        repeats = min((budget - 2 * part) // size, 3)
+        if seconds > SHORT_STEP or repeats < 1:
             return seconds / part
-        # Of a small step, most is overhead: only a whole batch tells.
-        return min(step(size) for _ in range(3)) / size
+        # Of a small step, much is overhead; the first whole step allocates memory.
+        whole = min(step(size) for _ in range(repeats))
+        return min(seconds / part, whole / size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -18,7 +17,6 @@ from striate.core.settings import AUTO, flag_name
 from striate.core.torch_modes import own_torch_modes
 from striate.data.config import AugmentConfig
 from striate.data.image_data import ImageData
-from striate.data.scan import Tick
 from striate.engine.config import TUNED_LR
 from striate.engine.csv_logger import write_results
 from striate.engine.weights_io import save_weights
@@ -44,7 +42,7 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.pretrained import with_known_network
-from striate.run.progress import TransferCallbacks, line_printer
+from striate.run.progress import TransferCallbacks, features_progress, line_printer
 from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
@@ -302,7 +300,7 @@ class _TransferJob:
             frozen=split.backbone,
             data=data,
             recipe=self.recipe,
-            tick=None if self.quiet else _tick(),
+            tick=features_progress(self.quiet),
         )
         if plan and options.head_kind == LOGISTIC and not options.views:
             cuts = find_cut_points(model, probe_images(model, data))
@@ -369,20 +367,3 @@ def _train_accuracy(run: Run, trainer: HeadTrainer) -> dict[str, Any]:
         return measure_train_accuracy(run).as_record()
     outputs, labels = trainer.train_outputs(), trainer.data.labels
     return outputs_accuracy(outputs, labels, run.scaling).as_record()
-
-
-def _tick() -> Tick | None:
-    """Return a callback that shows progress; None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    start = time.monotonic()
-
-    def tick(count: int, total: int) -> None:
-        seconds = (time.monotonic() - start) * (total - count) / max(count, 1)
-        line = (
-            f"features: {count:,} of {count_text(total, 'image')}, {seconds:.0f} s left"
-        )
-        end = "\r\x1b[K" if count == total else ""
-        print(f"\r{line}\x1b[K{end}", end="", file=sys.stderr, flush=True)
-
-    return tick
