@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from striate.audit.layer import Layer, Shape
 from striate.audit.network import Audit
+from striate.audit.recorder import IMAGE
 
-IMAGE = -1  # the producer of the input image
 MOST_BLOCKS = 40
 MERGED_KINDS = (  # drawn in one box with the layer before them
     *("BatchNorm", "ReLU", "Dropout", "Identity", "Flatten", "Softmax", "GELU"),

@@ -31,7 +31,7 @@ def configure_lab(parser: argparse.ArgumentParser) -> None:
 
 
 def run_lab(options: argparse.Namespace) -> int:
-    """List the cards with what is known so far, or run the chosen subcommand."""
+    """List the cards with their verdicts so far, or run the chosen subcommand."""
     if options.subverb is not None:
         return SUBVERBS[options.subverb].run(options)
     from striate.cli.printing import console

@@ -18,11 +18,12 @@ QUICK_MINUTES = 15
 FULL_MINUTES = 360
 
 FLAGS = {
-    "--quick": f"small settings and three seeds; all cards in about {QUICK_MINUTES} "
-    "minutes on two cores",
-    "--full": f"all cards until they are decided; at most {FULL_MINUTES // 60} hours",
-    "--minutes F": "time budget in minutes for all given cards (default: none; 15 with "
-    "--quick and 360 with --full)",
+    "--quick": "small settings and three seeds; without CARD: all cards, in at most "
+    f"{QUICK_MINUTES} minutes",
+    "--full": "all cards until they are decided, in at most "
+    f"{FULL_MINUTES // 60} hours",
+    "--minutes F": "time budget in minutes for all given cards (default: none; without "
+    f"CARD: {QUICK_MINUTES} with --quick, {FULL_MINUTES} with --full)",
     "--seeds N": "largest number of seeds (default: the last look of the card's rule)",
     "--jobs N": "number of processes, each with one thread (default: one per core)",
     "--data DATA": "other images: a folder, a CSV file or a named data set",

@@ -16,7 +16,9 @@ from statistics import fmean, variance
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
+
+from striate.metrics.significance import paired_t_test
 
 LOOKS = (3, 5, 10, 20)  # numbers of seeds after which the results are looked at
 GRID = 1201  # points of the numerical integration
@@ -109,6 +111,7 @@ def obrien_fleming_levels(
     spent = 4 * ndtr(-ndtri(1 - alpha / 4) / np.sqrt(times))  # both sides
     levels: list[float] = []
     grid = np.linspace(-RANGE, RANGE, GRID)  # values of the Brownian motion
+    width = grid[1] - grid[0]
     density: np.ndarray | None = None
     for i, time in enumerate(times):
         share = spent[i] - (spent[i - 1] if i else 0.0)
@@ -120,10 +123,9 @@ def obrien_fleming_levels(
             bound = _boundary(grid, density, step, share)
             kernel = np.exp(-((grid[:, None] - grid[None]) ** 2) / (2 * step**2))
             kernel /= step * math.sqrt(2 * math.pi)
-            density = kernel @ density * (grid[1] - grid[0])
+            density = kernel @ density * width
         levels.append(float(2 * ndtr(-bound / math.sqrt(time))))
         # Paths beyond the boundary have stopped; a cell at the boundary counts in part.
-        width = grid[1] - grid[0]
         density = density * np.clip((bound - np.abs(grid)) / width + 0.5, 0, 1)
     return tuple(levels)
 
@@ -240,17 +242,6 @@ def _decision(
         n=n,
         difference=fmean(differences) if n else math.nan,
         interval=interval,
-        p_value=_p_value(differences),
+        p_value=paired_t_test(differences).p_value if n > 1 else None,
         final=final,
     )
-
-
-def _p_value(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p-value of a t-test; None if it is unknown."""
-    n = len(differences)
-    if n < 2:
-        return None
-    error = math.sqrt(variance(differences) / n)
-    if not error > 1e-12 * max(1.0, abs(fmean(differences))):
-        return None
-    return float(2 * stdtr(n - 1, -abs(fmean(differences)) / error))

@@ -20,7 +20,7 @@ from striate.run.transfer_plan import TransferPlan
 
 DELAY = 1.0  # seconds until the reading progress is shown
 MEASURED = 3.0  # seconds until a forecast is made
-WORTH_TELLING = 10.0  # with fewer seconds left, no forecast is printed
+MIN_SECONDS_LEFT = 10.0  # with fewer seconds left, no forecast is printed
 
 
 def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
@@ -68,7 +68,7 @@ def features_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
             print(f"\r{line}\x1b[K{end}", end="", file=out, flush=True)
         elif waiting and elapsed >= MEASURED:
             waiting = False
-            if left >= WORTH_TELLING:
+            if left >= MIN_SECONDS_LEFT:
                 line = f"about {duration_text(elapsed + left)} for the features"
                 print(f"forecast: {line} of {images}", file=out, flush=True)
 

@@ -1,4 +1,4 @@
-"""List of the cards, with what is known so far and a forecast of the time."""
+"""List of the cards, with the results so far and a forecast of the time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core import findings as f
+from striate.core.cpu_count import cpu_count
 from striate.core.format import count_text
 from striate.workflows.lab.card import Card
 from striate.workflows.lab.catalogue import all_cards
@@ -14,7 +15,6 @@ from striate.workflows.lab.findings import effect_text
 from striate.workflows.lab.forecast import StudyForecast, forecast_study
 from striate.workflows.lab.outcome import CardOutcome, card_outcome
 from striate.workflows.lab.store import ResultStore
-from striate.workflows.lab.study import available_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,4 +101,4 @@ def list_cards(out: Path, jobs: int | None = None) -> CardList:
                 forecast=forecast_study(card, {}, results),
             )
         )
-    return CardList(entries=tuple(entries), jobs=jobs or available_cores())
+    return CardList(entries=tuple(entries), jobs=jobs or cpu_count())

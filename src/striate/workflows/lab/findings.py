@@ -17,6 +17,12 @@ from striate.workflows.lab.card import ArmComparison, Card
 from striate.workflows.lab.outcome import CardOutcome, ComparisonOutcome
 from striate.workflows.lab.store import TrialResult
 
+VERDICT_SENTENCES = {
+    ClaimVerdict.HOLDS: "the claim holds here",
+    ClaimVerdict.DOES_NOT_HOLD: "the claim does not hold here",
+    ClaimVerdict.EQUIVALENT: "the arms are equivalent here",
+    ClaimVerdict.UNDECIDED: "it cannot be told yet whether the claim holds",
+}
 WIDE = 50  # times the effect or the margin: an interval that says nothing
 
 
@@ -58,7 +64,7 @@ def effect_interval_text(
 def claim_prose(outcome: CardOutcome) -> f.Prose:
     """Return the verdict on a claim as a sentence, with the effect and its interval."""
     verdict = outcome.verdict
-    text = f"{outcome.card.id}: the claim {_verdict_words(verdict)}."
+    text = f"{outcome.card.id}: {VERDICT_SENTENCES[verdict]}."
     if outcome.statement:
         return f.Prose(f"{text} {outcome.statement}", _tone(verdict))
     details = [_comparison_text(o) for o in outcome.outcomes if o.comparison.required]
@@ -68,15 +74,6 @@ def claim_prose(outcome: CardOutcome) -> f.Prose:
 def _tone(verdict: ClaimVerdict) -> str:
     """Return `good` for a claim that holds; another verdict is not a problem."""
     return "good" if verdict is ClaimVerdict.HOLDS else "plain"
-
-
-def _verdict_words(verdict: ClaimVerdict) -> str:
-    return {
-        ClaimVerdict.HOLDS: "holds here",
-        ClaimVerdict.DOES_NOT_HOLD: "does not hold here",
-        ClaimVerdict.EQUIVALENT: "makes no difference here: the arms are equivalent",
-        ClaimVerdict.UNDECIDED: "cannot be decided yet",
-    }[verdict]
 
 
 def _comparison_text(outcome: ComparisonOutcome) -> str:

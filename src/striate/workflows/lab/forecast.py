@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import SettingError
 from striate.core.format import count_text, duration_text
 from striate.metrics.power import paired_deviation, seeds_needed
 from striate.workflows.lab.card import Card
 from striate.workflows.lab.outcome import card_outcome
 from striate.workflows.lab.store import ResultStore, TrialResult
-from striate.workflows.lab.study import StudyOptions, available_cores, planned_looks
+from striate.workflows.lab.study import StudyOptions, planned_looks
 
 REFERENCE_SECONDS = 0.105  # of `machine_factor`'s convolutions, where cards were timed
 USUAL_ERROR = 0.1  # test error that is assumed before the first trial
@@ -134,7 +135,7 @@ def forecast_text(card: Card, options: StudyOptions) -> str:
         seeds = f"too few seeds for a decision, which takes about {forecast.seeds}"
     if card.exact:
         seeds = "exact, one seed"
-    minutes = forecast.minutes(options.jobs or available_cores())
+    minutes = forecast.minutes(options.jobs or cpu_count())
     return (
         f"{card.id}  {card.title}: {seeds}; {trials} to run{done}, about "
         f"{duration_text(60 * minutes)}"
@@ -149,7 +150,7 @@ def check_budget(card: Card, options: StudyOptions) -> None:
     """
     if options.minutes is None:
         return
-    jobs = options.jobs or available_cores()
+    jobs = options.jobs or cpu_count()
     rounds = math.ceil(len(card.arms) / jobs)
     changes = options.changes(card)
     results = ResultStore(options.out, card, changes).results()

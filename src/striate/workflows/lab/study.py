@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import SettingError
 from striate.run.lock import lock_folder
 from striate.workflows.lab.card import Card
@@ -71,13 +71,8 @@ class StudyOptions:
         """Return what runs the trials."""
         if self.executor is not None:
             return self.executor
-        jobs = self.jobs or available_cores()
+        jobs = self.jobs or cpu_count()
         return SerialExecutor() if jobs == 1 else ProcessExecutor(jobs)
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +146,7 @@ def _run_look(
     trials = [store.trial(a.name, seed) for seed in range(seeds) for a in card.arms]
     missing = [trial for trial in trials if not store.is_finished(trial)]
     durations: list[float] = []
-    jobs = options.jobs or available_cores()
+    jobs = options.jobs or cpu_count()
 
     def until_deadline() -> Iterator[Trial]:
         start = time.monotonic()

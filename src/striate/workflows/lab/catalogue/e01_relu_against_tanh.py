@@ -2,13 +2,13 @@
 
 Claim: a network with ReLU needs fewer steps to a training error than one with tanh.
 Source: Krizhevsky et al. 2012 (AlexNet), section 3.1 and figure 1: a network of four
-convolutions reaches 25 % training error on CIFAR-10 six times sooner. No
-regularization; the learning rate of each network was chosen separately.
-Rule: the interval of log(steps of tanh / steps of ReLU) is above 0, at 10 % error.
-Learning rates: the fastest to 10 % of 8 rates from 0.003 to 0.3, for each network, on
-the tuning seeds 1000 and 1001; the seeds of the study start at 0. Mean steps to 10 %:
+convolutions reaches 25 % training error on CIFAR-10 in a sixth of the steps. No
+regularization; the learning rate was tuned for each network.
+Rule: the interval of log(steps of tanh / steps of ReLU) is above 0, at 25, 15 and 10 %.
+Learning rates: for each network, the fastest to 10 % on the tuning seeds 1000 and 1001;
+the seeds of the study start at 0. Mean steps to 10 %:
 tanh 461 (0.01), 324 (0.02), 298 (0.04), never (0.08); ReLU 535 (0.006), 427 (0.01), 397
-(0.02), 550 (0.04), never (0.08 and more).
+(0.02), at least 550 (0.04), never (0.08 and more).
 Cost: about 25 s of processor time for each of 2 arms and up to 20 seeds.
 """
 
@@ -38,7 +38,6 @@ from striate.workflows.lab.trial import Trial
 THRESHOLDS = (25, 15, 10)  # training errors in percent
 EVERY = 20  # steps between two measurements of the training error
 COUNT = 1_000  # training images on which the error is measured
-RATES = (0.003, 0.006, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3)  # the tuning grid
 
 WIDTHS = (16, 32, 64, 64)  # of the convolutions; all but the third end in pooling
 
@@ -171,5 +170,6 @@ CARD = Card(
         "steps_to_10": "steps to 10 %",
         "test_error": "test error",
     },
-    limits="Fashion-MNIST is easier than CIFAR-10, and the networks are smaller.",
+    limits="Fashion-MNIST is easier than CIFAR-10, and the networks are smaller. The "
+    "error is measured every 20 steps: a network that needs fewer counts as 20.",
 )
