@@ -1,0 +1,1 @@
+"""Export of networks: graph of operations, ONNX, OpenVINO, C, parity checks."""
