@@ -30,6 +30,7 @@ OPERATIONS: Mapping[str, str] = {
     "layer_norm": "x[, weight[, bias]] over the last `count` dimensions; eps",
     "group_norm": "x, weight, bias; groups; eps",
     "prelu": "x, weight",
+    "lrn": "x; size, alpha, beta, k, as in striate.layers.lrn.LRN",
     # elementwise, one input
     **dict.fromkeys(
         ("relu", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid", "mish", "exp",
