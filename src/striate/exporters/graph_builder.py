@@ -92,7 +92,7 @@ class GraphBuilder:
         return free
 
     def add(
-        self, kind: str, inputs: Iterable[Any], shape: Sequence[int], **attrs: Any
+        self, kind: str, inputs: Iterable[Any], shape: Sequence[int], /, **attrs: Any
     ) -> str:
         """Append an operation; return the name of its output.
 
