@@ -5,6 +5,7 @@ The numbers that differ between the two traces depend on the batch size.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,8 @@ class GraphBuilder:
             name = name or self._weight_names.get(
                 value.untyped_storage().data_ptr(), ""
             )
-        key = (array.dtype.str, array.shape, hash(array.tobytes()))
+        content = hashlib.sha256(array.tobytes()).digest()
+        key = (name, array.dtype.str, array.shape, content)
         if key not in self._constant_names:
             self._constant_names[key] = self._free_name(name or "constant")
             self.constants[self._constant_names[key]] = array
