@@ -337,6 +337,15 @@ for _name in ("add", "sub", "mul", "div", "maximum", "minimum"):
     _rule(_name)(partial(_binary, kind=_name))
 
 
+@_rule("addcmul")
+def _addcmul(builder: GraphBuilder, s: StepArguments) -> None:
+    x, a, b = s.args[:3]
+    product = builder.add("mul", [a, b], s.shape)
+    if s.get("value") != 1:
+        product = builder.add("mul", [product, float(s.get("value"))], s.shape)
+    builder.assign(s.ref(), builder.add("add", [x, product], s.shape))
+
+
 @_rule("rsub")
 def _rsub(builder: GraphBuilder, s: StepArguments) -> None:
     if s.kwargs.get("alpha", 1) != 1:
@@ -435,12 +444,13 @@ def _adaptive_max_pool(builder: GraphBuilder, s: StepArguments) -> None:
 
 
 def _reduction(builder: GraphBuilder, s: StepArguments, kind: str) -> None:
-    rank = len(_shape_of(builder, s.x))
+    shape = _shape_of(builder, s.x)
+    rank = len(shape)
     names = [argument.name for argument in s.step.func._schema.arguments]
     given = s.get("dim") if "dim" in names else None
     dims = list(range(rank)) if given in (None, []) else _dims(given, 1)
     dims = sorted(dim % rank for dim in dims)
-    if 0 in dims:
+    if any(shape[dim] == BATCH for dim in dims):
         raise builder.error(f"operation {s.step.name} over the images of the batch")
     keepdim = bool(s.get("keepdim")) if "keepdim" in names else False
     output = builder.add(kind, [s.x], s.shape, dims=dims, keepdim=keepdim)
@@ -661,6 +671,14 @@ def _resize(builder: GraphBuilder, s: StepArguments, mode: str) -> None:
 
 for _name in ("nearest", "bilinear", "bicubic"):
     _rule(f"upsample_{_name}2d")(partial(_resize, mode=_name))
+
+
+@_rule("as_strided")
+def _as_strided(builder: GraphBuilder, s: StepArguments) -> None:
+    """Pass a value on, if only its strides change (adaptive pooling to one value)."""
+    if s.step.func is None or not s.step.func._schema.is_mutable:
+        raise builder.error("as_strided")
+    _reshape(builder, s)
 
 
 @_rule(*"clone contiguous detach alias lift_fresh dropout _to_copy to".split())

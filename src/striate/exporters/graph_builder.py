@@ -56,7 +56,7 @@ class GraphBuilder:
             if argument not in self._names:
                 raise self.error("an operation with several outputs is not supported")
             return self._names[argument]
-        return self.constant(argument)
+        return argument if isinstance(argument, str) else self.constant(argument)
 
     def constant(self, value: Tensor | np.ndarray | float, hint: str = "") -> str:
         """Store a constant, once; return its name."""

@@ -156,7 +156,7 @@ def _clamp(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
         bound = node.attrs[key]
         array = np.array(0 if bound is None else bound, np.float32)
         names.append("" if bound is None else model.constant(array))
-    model.add("Clip", [name for i, name in enumerate(names) if name or i < 2], node.output)
+    model.add("Clip", names if names[2] else names[:2], node.output)
 
 
 def _attributes(**names: str) -> Callable[[GraphNode], dict[str, Any]]:
@@ -221,12 +221,16 @@ def _reshape(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
 
 
 def _expand(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
-    shape: Sequence[int] = node.attrs["shape"]
+    shape: list[int] = list(node.attrs["shape"])
+    given = graph.shape(node.inputs[0])
+    for dim, size in enumerate(reversed(given), start=1):
+        if size == BATCH:
+            shape[-dim] = 1  # of two sizes ONNX takes the larger one
     if BATCH not in shape:
         size = model.constant(np.array(shape, np.int64))
     else:
         model.add("Shape", [graph.input], f"{node.output}/batch", start=0, end=1)
-        position = list(shape).index(BATCH)
+        position = shape.index(BATCH)
         rows = (shape[:position], shape[position + 1 :])
         parts = [model.constant(np.array(row, np.int64)) for row in rows if len(row)]
         parts.insert(int(position > 0), f"{node.output}/batch")
