@@ -478,7 +478,11 @@ def _softmax(builder: GraphBuilder, s: StepArguments, kind: str) -> None:
     builder.assign(s.ref(), builder.add(kind, [s.x], s.shape, dim=dim))
 
 
-for _name, _kind in (("_softmax", "softmax"), ("_log_softmax", "log_softmax")):
+for _name, _kind in (
+    ("_softmax", "softmax"),
+    ("_safe_softmax", "softmax"),
+    ("_log_softmax", "log_softmax"),
+):
     RULES[_name] = partial(_softmax, kind=_kind)
 
 
@@ -611,6 +615,14 @@ def _split(builder: GraphBuilder, s: StepArguments) -> None:
         output = _sliced(builder, s.x, dim, (start, start + shape[dim]))
         builder.assign(s.ref(index), output)
         start += shape[dim]
+
+
+@_rule("flip")
+def _flip(builder: GraphBuilder, s: StepArguments) -> None:
+    dims = [dim % len(s.shape) for dim in s.get("dims")]
+    if any(s.shape[dim] == BATCH for dim in dims):
+        raise builder.error("a reversal of the images of the batch")
+    builder.assign(s.ref(), builder.add("flip", [s.x], s.shape, dims=dims))
 
 
 @_rule("roll")

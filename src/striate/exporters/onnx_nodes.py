@@ -245,6 +245,14 @@ def _slice(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
     model.add("Slice", [node.inputs[0], *map(model.constant, arrays)], node.output)
 
 
+def _flip(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
+    dims = node.attrs["dims"]
+    last = np.iinfo(np.int64).min
+    rows = [-1] * len(dims), [last] * len(dims), dims, [-1] * len(dims)
+    arrays = [model.constant(np.array(row, np.int64)) for row in rows]
+    model.add("Slice", [node.inputs[0], *arrays], node.output)
+
+
 def _pad(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
     low, high = zip(*node.attrs["padding"], strict=True)
     amounts = model.constant(np.array([*low, *high], np.int64))
@@ -332,6 +340,7 @@ _WRITERS: dict[str, Writer] = {
     "reshape": _reshape,
     "expand": _expand,
     "slice": _slice,
+    "flip": _flip,
     "pad": _pad,
     "resize": _resize,
 }
