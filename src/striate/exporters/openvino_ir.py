@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from striate.core.errors import SettingError
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 from striate.exporters.onnx_target import STAGES
+
+# A layer that OpenVINO named by its type and a number that counts up in the process.
+_NUMBERED = re.compile(r'(<layer id="(\d+)" name=")([A-Z][A-Za-z]*)_\d+"')
 
 
 def import_openvino() -> Any:
@@ -47,14 +51,11 @@ def write_openvino(payload: bytes, *, half: bool = False) -> tuple[bytes, bytes]
     for prop in onnx_model.metadata_props:
         key = prop.key.removeprefix(METADATA_PREFIX)
         model.set_rt_info(prop.value, ["striate", key])
-    for index, node in enumerate(model.get_ordered_ops()):
-        kind, name = node.get_type_name(), node.get_friendly_name()
-        if name.startswith(f"{kind}_"):  # counted up in each process
-            node.set_friendly_name(f"{kind.lower()}_{index}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=half)
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        text = _NUMBERED.sub(r'\1\3_\2"', path.read_text("utf-8"))
+        return text.encode(), path.with_suffix(".bin").read_bytes()
 
 
 class OpenvinoTarget:
