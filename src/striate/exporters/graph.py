@@ -165,7 +165,8 @@ class NetworkGraph:
             return name if value == self.input else value
 
         nodes = [
-            replace(node, inputs=tuple(map(renamed, node.inputs))) for node in self.nodes
+            replace(node, inputs=tuple(map(renamed, node.inputs)))
+            for node in self.nodes
         ]
         shapes = {renamed(value): shape for value, shape in self.shapes.items()}
         return replace(self, nodes=tuple(nodes), shapes=shapes, input=name)

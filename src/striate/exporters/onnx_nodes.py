@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -202,7 +202,11 @@ def _reduce(
     model: OnnxModel, node: GraphNode, graph: NetworkGraph, operator: str
 ) -> None:
     dims, keep = node.attrs["dims"], int(node.attrs["keepdim"])
-    if operator == "ReduceMean" and dims == [2, 3] and len(graph.shape(node.inputs[0])) == 4:
+    if (
+        operator == "ReduceMean"
+        and dims == [2, 3]
+        and len(graph.shape(node.inputs[0])) == 4
+    ):
         pooled = node.output if keep else f"{node.output}/pooled"
         model.add("GlobalAveragePool", node.inputs, pooled)
         if not keep:
@@ -223,8 +227,8 @@ def _reshape(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
 def _expand(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
     shape: list[int] = list(node.attrs["shape"])
     given = graph.shape(node.inputs[0])
-    for dim, size in enumerate(reversed(given), start=1):
-        if size == BATCH:
+    for dim, length in enumerate(reversed(given), start=1):
+        if length == BATCH:
             shape[-dim] = 1  # of two sizes ONNX takes the larger one
     if BATCH not in shape:
         size = model.constant(np.array(shape, np.int64))

@@ -22,8 +22,8 @@ def write_preprocess(
     Args:
         model: File in the making.
         preprocess: Size, resize mode, mean and standard deviation.
-        input_kind: `image`: (batch, H, W, C) uint8 of any size; `resized`: (batch, h, w,
-            C) uint8; `tensor`: (batch, C, h, w) float32, normalized.
+        input_kind: `image`: (batch, H, W, C) uint8 of any size; `resized`: (batch, h,
+            w, C) uint8; `tensor`: (batch, C, h, w) float32, normalized.
         batch: Fixed batch size, or the name of the free dimension.
     """
     p = preprocess

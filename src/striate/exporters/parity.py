@@ -31,8 +31,13 @@ _CHUNK = 32  # images for one pass of the network
 class ParityTarget(Protocol):
     """An exported file as a function from images to the values of its stages."""
 
-    classes: Sequence[str]  # names in the order of the outputs
-    input_kind: str  # image, resized or tensor
+    @property
+    def classes(self) -> Sequence[str]:
+        """Return the class names in the order of the outputs."""
+
+    @property
+    def input_kind(self) -> str:
+        """Return what the file takes: image, resized or tensor."""
 
     def run(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the values of all stages that the file can show, by stage name.
@@ -327,7 +332,11 @@ def _first_layer(
         tolerance = LOGITS_TOLERANCE * max(1.0, float(np.abs(expected).max()))
         path = samples[0].path
         stage = _compared(
-            "layers", actual, expected, tolerance, lambda i, p=path: p  # type: ignore[misc]
+            "layers",
+            actual,
+            expected,
+            tolerance,
+            lambda i, p=path: p,  # type: ignore[misc]
         )
         if not stage.equal:
             detail = f"layer {layer}, {stage.detail}"

@@ -63,6 +63,7 @@ class ProbabilityMap:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProbabilityMap:
         """Create an instance from the result of `as_dict`."""
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        )
+        values: dict[str, Any] = dict(fields)
+        for key, value in fields.items():
+            values[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)

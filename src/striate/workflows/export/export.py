@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import torch
-from torch import Tensor, nn
-
-from striate.core.errors import RunError, SettingError, StriateError, WeightsError
-from striate.core.files import refuse_existing, write_bytes
-from striate.core.format import count_text
+from striate.core.errors import StriateError
+from striate.core.files import make_folder, refuse_existing, write_bytes
+from striate.core.findings import Column, Prose, Table
+from striate.core.format import count_text, format_bytes
 from striate.core.notebook import NotebookResult
-from striate.core.registry import unknown_name_error
-from striate.data.decode.preprocess import check_takes_pixels
-from striate.engine.tta import TTA_MODES
 from striate.exporters.fold import fold_batch_norm
-from striate.exporters.graph import NetworkGraph
-from striate.exporters.onnx_file import OnnxOptions, write_onnx
-from striate.exporters.onnx_target import OnnxTarget
-from striate.exporters.parity import (
-    LOGITS_TOLERANCE,
-    NetworkPipeline,
-    ParityReport,
-    check_parity,
-)
-from striate.exporters.probabilities import ProbabilityMap
+from striate.exporters.parity import ParityReport, check_parity
 from striate.exporters.trace_graph import trace_graph
 from striate.run.run import Run
+from striate.workflows.export.formats import FOLDERS, WRITERS, ExportSource, Files
+from striate.workflows.export.options import ExportOptions, ExportSettings
+from striate.workflows.export.pipeline import run_facts, run_pipeline
 from striate.workflows.export.samples import validation_samples
-
-FORMATS = {".onnx": "onnx"}
-VERIFIED_IMAGES = 100
 
 
 class ExportRefusedError(StriateError):
@@ -44,183 +30,132 @@ class ExportRefusedError(StriateError):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult(NotebookResult):
-    """The written file, and its comparison with the run."""
+    """The written files, and their comparison with the run."""
 
-    path: Path
+    paths: tuple[Path, ...]
     format: str
-    size: int  # bytes
+    input: str  # image, resized or tensor
+    size: int  # bytes of all files
     report: ParityReport
-    inputs: str
-    outputs: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Return the first file."""
+        return self.paths[0]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         return {
-            "file": str(self.path),
+            "files": [str(path) for path in self.paths],
             "format": self.format,
+            "input": self.input,
             "bytes": self.size,
-            "input": self.inputs,
-            "outputs": list(self.outputs),
             "parity": self.report.as_dict(),
         }
+
+    @property
+    def blocks(self) -> list[Prose | Table]:
+        """Return the comparison as a table, and the files."""
+        columns = (
+            Column("stage"),
+            Column("images", "integer"),
+            Column("differing", "integer"),
+            Column("largest difference"),
+            Column("allowed"),
+        )
+        rows = tuple(
+            (
+                stage.stage,
+                stage.images,
+                stage.differing,
+                f"{stage.max_difference:.1e}" if stage.max_difference else "0",
+                f"{stage.tolerance:.1e}" if stage.tolerance else "0",
+            )
+            for stage in self.report.stages
+            if stage.images
+        )
+        count = count_text(self.report.images, "validation image")
+        text = f"The same class for {self.report.same_class:,} of {count}."
+        return [
+            Table(columns=columns, rows=rows, title="Comparison with the run"),
+            Prose(text, "good"),
+        ]
+
+    def __str__(self) -> str:
+        size = format_bytes(self.size)
+        return f"{self.path}  {self.format}, {size}, input {self.input}"
 
 
 def export(
     run: Run | str | Path,
     out: str | Path | None = None,
-    *,
-    format: str | None = None,
-    options: OnnxOptions | None = None,
-    verify: int | None = VERIFIED_IMAGES,
-    tolerance: float = LOGITS_TOLERANCE,
-    threshold: float = 0.0,
-    overwrite: bool = False,
+    **settings: Unpack[ExportSettings],
 ) -> ExportResult:
-    """Write a run to one file for other programs: images in, probabilities out.
+    """Write a run to a file for other programs: images in, probabilities out.
 
     The file is compared with the run on images of the validation split, stage by stage.
     If a stage differs, nothing is written.
 
     Args:
         run: A finished run, or its folder.
-        out: The file; its suffix decides the format. Default: `NAME.onnx` in the run's
-            folder `export/`.
-        format: `onnx`; default: by the suffix of `out`.
-        options: Inputs and outputs of the file.
-        verify: Number of validation images to compare; None for all.
-        tolerance: Largest allowed difference of a logit.
-        threshold: Probability below which the answer is `unknown`.
-        overwrite: Replace an existing file.
+        out: The file; its suffix decides the format: `.onnx` or `.xml` (OpenVINO).
+            Default: `NAME.onnx` in the folder `export` of the run.
+        settings: Fields of `ExportOptions`, such as `input="resized"`, `verify=1000`.
 
     Raises:
         ExportRefusedError: The answers differ; the message names the first stage.
         UnsupportedOperationError: An operation of the network cannot be exported.
-        RunError: The run is not finished, or the file exists.
+        RunError: The run is not finished, or a file exists.
 
     Example:
-        >>> # st.export("runs/train/digits", "digits.onnx").report.passed
+        >>> import striate as st  # doctest: +SKIP
+        >>> st.export("runs/train/digits", "digits.onnx")  # doctest: +SKIP
     """
     run = run if isinstance(run, Run) else Run(run)
-    options = options or OnnxOptions()
-    name, path = _format_and_path(run, out, format)
-    refuse_existing(path, overwrite)
-    pipeline = run_pipeline(run, threshold)
-    graph = fold_batch_norm(trace_graph(pipeline.model, run.preprocess.spec.shape))
-    samples = validation_samples(run, verify, "val")
-    payload = write_onnx(
-        graph,
-        preprocess=pipeline.preprocess,
-        probabilities=pipeline.probabilities,
+    options = ExportOptions(**settings)
+    path = None if out is None else Path(out)
+    name = options.format_of(path)
+    if path is None:
+        suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(name, "")
+        path = run.path / "export" / f"{run.path.name}{suffix}"
+    _refuse_existing(path, name, options.overwrite)
+    pipeline = run_pipeline(run, options.threshold)
+    graph = trace_graph(pipeline.model, run.preprocess.spec.shape)
+    source = ExportSource(
+        name=path.stem,
+        graph=fold_batch_norm(graph),
+        pipeline=pipeline,
         options=options,
-        metadata=run_facts(run),
+        facts=run_facts(run),
     )
-    target = OnnxTarget(payload, graph, options.input)
-    report = check_parity(target, pipeline, samples, tolerance=tolerance)
+    samples = validation_samples(run, options.verify, "val")
+    files, target = WRITERS[name](source)
+    report = check_parity(target, pipeline, samples, tolerance=options.tolerance)
     refuse_difference(report, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, payload)
     return ExportResult(
-        path=path,
+        paths=write_files(files, path, folder=name in FOLDERS),
         format=name,
-        size=len(payload),
+        input=target.input_kind,
+        size=sum(map(len, files.values())),
         report=report,
-        inputs=options.input,
-        outputs=options.outputs,
     )
 
 
-def _format_and_path(
-    run: Run, out: str | Path | None, format: str | None
-) -> tuple[str, Path]:
-    suffix = Path(out).suffix.lower() if out is not None else ""
-    name = format or FORMATS.get(suffix, "" if suffix else "onnx")
-    if name not in FORMATS.values():
-        raise unknown_name_error("export format", name or suffix, FORMATS.values())
-    if out is not None:
-        return name, Path(out)
-    return name, run.path / "export" / f"{run.path.name}.{name}"
+def _refuse_existing(path: Path, name: str, overwrite: bool) -> None:
+    refuse_existing(path, overwrite)
+    if name == "openvino":
+        refuse_existing(path.with_suffix(".bin"), overwrite)
 
 
-class _AugmentedNetwork(nn.Module):
-    """The network with the test-time augmentation of its run."""
-
-    def __init__(self, model: nn.Module, tta: str) -> None:
-        super().__init__()
-        self.model = model
-        self._tta = TTA_MODES[tta]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mean logits of all views."""
-        return self._tta(self.model, x)
-
-
-def run_pipeline(run: Run, threshold: float = 0.0) -> NetworkPipeline:
-    """Return the network, preprocessing and probabilities of a run.
-
-    Raises:
-        RunError: The run is not finished.
-        WeightsError: A weight is not finite.
-        DataError: The network was trained on float tensors.
-    """
-    if run.manifest.get("status") != "done":
-        what = f"the run is not finished (status: {run.manifest.get('status')})"
-        raise RunError(what, where=run.path, fix="finish it with: striate train --resume")
-    if not 0 <= threshold <= 1:
-        what = f"the threshold must be 0–1, got {threshold:g}"
-        raise SettingError(what, where="--threshold")
-    check_takes_pixels(run.preprocess)
-    model = run.model.cpu()
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            what = f"weight {name} has values that are not finite"
-            raise WeightsError(what, where=run.path, fix="train the network again")
-    if run.recipe.tta != "plain":
-        model = _AugmentedNetwork(model, run.recipe.tta).eval()
-    return NetworkPipeline(
-        model=model,
-        preprocess=run.preprocess,
-        probabilities=_probabilities(run, threshold),
-    )
-
-
-def _probabilities(run: Run, threshold: float) -> ProbabilityMap:
-    labels = run.label_calibration
-    if labels is None:
-        return ProbabilityMap(
-            classes=tuple(run.labels.names),
-            temperature=run.temperature,
-            threshold=threshold,
-        )
-    decisions = list(labels.classes.values())
-    scaled = labels.used
-    return ProbabilityMap(
-        classes=tuple(run.labels.names),
-        multi_label=True,
-        slopes=tuple(d.slope for d in decisions) if scaled else (),
-        intercepts=tuple(d.intercept for d in decisions) if scaled else (),
-        thresholds=tuple(d.threshold for d in decisions),
-    )
-
-
-def run_facts(run: Run) -> dict[str, Any]:
-    """Return what an exported file says of its run: name, metrics, versions."""
-    facts = run.manifest
-    scores = {split: _plain(values) for split, values in run.scores.items()}
-    return {
-        "run": run.path.name,
-        "network": run.recipe.model,
-        "versions": facts.get("versions", {}),
-        "metrics": scores,
-    }
-
-
-def _plain(values: Any) -> Any:
-    """Return the numbers and short lists of a split's metrics."""
-    return {
-        key: value
-        for key, value in dict(values).items()
-        if isinstance(value, int | float | str) or value is None
-    }
+def write_files(files: Files, path: Path, *, folder: bool) -> tuple[Path, ...]:
+    """Write files by suffix, or by name below a folder; each is whole or absent."""
+    paths = []
+    for key, payload in files.items():
+        target = path / key if folder else path.with_suffix(key)
+        make_folder(target.parent)
+        write_bytes(target, payload)
+        paths.append(target)
+    return tuple(paths)
 
 
 def refuse_difference(report: ParityReport, path: Path) -> None:
@@ -237,7 +172,15 @@ def refuse_difference(report: ParityReport, path: Path) -> None:
         images = count_text(stage.differing, "class name")
     what = (
         f"not written: the exported network differs from the run at the stage "
-        f"{stage.stage} ({images}; {stage.detail})"
+        f"'{stage.stage}' ({images}; {stage.detail})"
     )
-    fix = "this is a fault of the export or of the run; see docs/export.md"
-    raise ExportRefusedError(what, where=path, fix=fix)
+    raise ExportRefusedError(what, where=path, fix=_FIXES.get(stage.stage, _OTHER_FIX))
+
+
+_FIXES: Mapping[str, str] = {
+    "decode": "Pillow decodes these files otherwise; save them as plain JPEG or PNG",
+    "resize": "use --input resized, and resize the images with striate",
+}
+_OTHER_FIX = (
+    "please report this network; a larger --tolerance accepts small differences"
+)
