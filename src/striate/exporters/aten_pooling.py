@@ -35,18 +35,19 @@ def _max_pool(builder: GraphBuilder, s: StepArguments) -> None:
     builder.assign(s.ref(), output)
 
 
-@aten_rule("avg_pool2d")
+@aten_rule("avg_pool2d", "avg_pool3d")
 def _avg_pool(builder: GraphBuilder, s: StepArguments) -> None:
     if s.get("divisor_override") is not None:
         raise builder.error("average pooling with another divisor")
-    kernel = per_dimension(s.get("kernel_size"), 2)
+    count = len(s.shape) - 2
+    kernel = per_dimension(s.get("kernel_size"), count)
     output = builder.add(
         "avg_pool",
         [s.x],
         s.shape,
         kernel=kernel,
-        stride=per_dimension(s.get("stride") or kernel, 2),
-        padding=symmetric(per_dimension(s.get("padding"), 2)),
+        stride=per_dimension(s.get("stride") or kernel, count),
+        padding=symmetric(per_dimension(s.get("padding"), count)),
         ceil=bool(s.get("ceil_mode")),
         count_padding=bool(s.get("count_include_pad")),
     )

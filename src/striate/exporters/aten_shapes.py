@@ -49,6 +49,18 @@ def _reshape(builder: GraphBuilder, s: StepArguments) -> None:
     builder.assign(s.ref(), name)
 
 
+@aten_rule("pixel_shuffle")
+def _pixel_shuffle(builder: GraphBuilder, s: StepArguments) -> None:
+    r = s.get("upscale_factor")
+    batch, channels, height, width = s.shape
+    split = [batch, channels, r, r, height // r, width // r]
+    name = builder.add("reshape", [s.x], split, shape=split)
+    dims = [0, 1, 4, 2, 5, 3]
+    name = builder.add("permute", [name], [split[d] for d in dims], dims=dims)
+    output = builder.add("reshape", [name], s.shape, shape=list(s.shape))
+    builder.assign(s.ref(), output)
+
+
 def _permuted(builder: GraphBuilder, s: StepArguments, dims: list[int]) -> None:
     builder.assign(s.ref(), builder.add("permute", [s.x], s.shape, dims=dims))
 
@@ -77,6 +89,24 @@ def _expand(builder: GraphBuilder, s: StepArguments) -> None:
     name = builder.name_of(s.x)
     if known_shape(builder, name) != s.shape:
         name = builder.add("expand", [name], s.shape, shape=list(s.shape))
+    builder.assign(s.ref(), name)
+
+
+@aten_rule("repeat")
+def _repeat(builder: GraphBuilder, s: StepArguments) -> None:
+    name = builder.name_of(s.x)
+    shape = list(known_shape(builder, name))
+    counts = list(s.get("repeats"))
+    if len(counts) > len(shape):
+        shape = [1] * (len(counts) - len(shape)) + shape
+        name = builder.add("reshape", [name], shape, shape=shape)
+    for dim, count in enumerate(counts):
+        if count == 1:
+            continue
+        if shape[dim] == BATCH or count == BATCH:
+            raise builder.error("a repetition of the images of the batch")
+        shape[dim] *= count
+        name = builder.add("concat", [name] * count, shape, dim=dim)
     builder.assign(s.ref(), name)
 
 

@@ -50,7 +50,11 @@ def trace_graph(model: nn.Module, input_shape: tuple[int, int, int]) -> NetworkG
         torch.rand((size, *input_shape), generator=generator).to(device)
         for size in BATCH_SIZES
     ]
-    traces = [record_trace(model, x) for x in images]
+    traces = []
+    for seed, x in enumerate(images):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # random constants differ between the traces
+            traces.append(record_trace(model, x))
     for trace in traces:
         _check_steps(trace)
     return _graph_of(model, traces[0], traces[1])
