@@ -92,7 +92,7 @@ def _write_resize(model: OnnxModel, preprocess: Preprocess) -> None:
 
 
 class _Axis(NamedTuple):
-    """One side of the image: its size, the size after resizing, and that of the input."""
+    """One side of an image: its size, the size after resizing, the size of the input."""
 
     size: str
     scaled: str | float
@@ -114,8 +114,9 @@ def _scaled_sides(
     rows, columns = float(preprocess.height), float(preprocess.width)
     if preprocess.resize == "stretch":
         return rows, columns
-    ratios = d.add("Div", rows, height), d.add("Div", columns, width)
-    ratio = d.add("Max" if preprocess.resize == "crop" else "Min", *ratios)
+    vertical, horizontal = d.add("Div", rows, height), d.add("Div", columns, width)
+    operator = "Max" if preprocess.resize == "crop" else "Min"
+    ratio = d.add(operator, vertical, horizontal)
     sides = (d.add("Round", d.add("Mul", side, ratio)) for side in (height, width))
     new_height, new_width = (d.add("Max", side, 1.0) for side in sides)
     return new_height, new_width

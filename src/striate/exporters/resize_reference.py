@@ -20,7 +20,7 @@ def resize_weights(size: int, out_size: int) -> tuple[np.ndarray, int]:
     Example:
         >>> weights, precision = resize_weights(4, 2)
         >>> weights.tolist(), precision
-        ([[14043, 14043, 4681, 0], [0, 4681, 14043, 14043]], 15)
+        ([[28087, 28087, 9362, 0], [0, 9362, 28087, 28087]], 16)
     """
     scale = size / out_size
     support = max(scale, 1.0)
