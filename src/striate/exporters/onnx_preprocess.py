@@ -92,7 +92,7 @@ def _write_resize(model: OnnxModel, preprocess: Preprocess) -> None:
 
 
 class _Axis(NamedTuple):
-    """One side of an image: its size, the size after resizing, the size of the input."""
+    """One side of an image: its size before and after resizing, and of the input."""
 
     size: str
     scaled: str | float
