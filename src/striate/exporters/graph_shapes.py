@@ -45,7 +45,7 @@ def _conv(attrs: Attrs, x: Shape, weight: Shape, bias: Shape | None = None) -> S
     groups, count = attrs["groups"], len(x) - 2
     _require(1 <= count <= 3 and len(weight) == len(x), "needs 1–3 dimensions")
     _window(attrs, count)
-    _require(x[1] == weight[1] * groups, f"{x[1]} channels, weights for others")
+    _require(x[1] == weight[1] * groups, f"weights do not fit {x}")
     _require(weight[0] % groups == 0, "channels do not fit the groups")
     _require(bias in (None, weight[:1]), "bias does not fit")
     windows = zip(
@@ -169,7 +169,7 @@ def _reshape(attrs: Attrs, x: Shape) -> Shape:
     if BATCH in shape:
         rest = math.prod(size for size in shape if size != BATCH)
         shape[shape.index(BATCH)] = total // rest
-    _require(math.prod(shape) == total, f"{total} values, shape {shape}")
+    _require(math.prod(shape) == total, f"{x} has no shape {shape}")
     return tuple(shape)
 
 

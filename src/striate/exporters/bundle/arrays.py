@@ -96,6 +96,8 @@ def array_specs(begin: bytes, size: int, name: str) -> dict[str, ArraySpec]:
     Raises:
         BundleError: The header is not valid, or the arrays do not fill the file.
     """
+    if header_length(begin, name) != len(begin):
+        raise BundleError(f"{name} is not valid: it is cut short", fix=DAMAGED)
     header = json_from_bytes(begin[_PREFIX:], name)
     if not isinstance(header, dict) or not 1 <= len(header) <= MAX_ARRAYS:
         raise BundleError(f"{name} holds no arrays, or too many", fix=DAMAGED)

@@ -83,6 +83,7 @@ def _manifest(archive: StoredZip) -> dict[str, Any]:
     entry = archive.entries[0] if archive.entries else None
     if entry is None or (entry.name, entry.offset) != (names.MANIFEST, 0):
         raise _damaged(f"no bundle: its first entry is not {names.MANIFEST}")
+    archive.check_record(0)
     manifest = _object(archive, entry)
     number = manifest.get("format")
     if type(number) is not int or number < 1:
@@ -218,7 +219,7 @@ def _check_golden(
         raise _damaged(f"{names.GOLDEN_ARRAYS} has no golden images")
     for name, spec in specs.items():
         if spec.shape[:1] != (rows,):
-            what = f"array {name!r} has shape {list(spec.shape)}, not {rows} rows"
+            what = f"array {name!r} has shape {list(spec.shape)}, not {[rows, '…']}"
             raise _damaged(f"{names.GOLDEN_ARRAYS}: {what}")
     for name in (names.LOGITS, names.PROBABILITIES):
         if name not in specs or specs[name].shape != (rows, count):

@@ -22,6 +22,7 @@ from striate.core.files import (
     sync_folder,
     temporary_name,
 )
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.exporters.bundle import contents as names
 from striate.exporters.bundle.arrays import arrays_from_bytes, refuse_nonfinite
@@ -68,7 +69,7 @@ class Bundle:
         self._checked = checked
 
     def __repr__(self) -> str:
-        return f"Bundle({str(self.path)!r}, {len(self.classes)} classes)"
+        return f"Bundle({str(self.path)!r}, {count_text(len(self.classes), 'class', 'classes')})"
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -169,11 +169,8 @@ class StoredZip:
     def check(self) -> None:
         """Check that the bytes between the contents are those of `stored_zip`."""
         position = 0
-        for entry, problem in zip(self.entries, self._problems, strict=True):
-            check_name(entry.name)
-            if problem:
-                what = f"entry {entry.name!r} {problem}"
-                raise BundleError(what, fix=DAMAGED)
+        for number, entry in enumerate(self.entries):
+            self.check_record(number)
             if entry.offset != position:
                 what = f"entry {entry.name!r} overlaps another, or follows a gap"
                 raise BundleError(what, fix=DAMAGED)
@@ -187,6 +184,13 @@ class StoredZip:
             if self._at(entry.offset, len(header)) != header:
                 what = f"entry {entry.name!r} differs from the directory"
                 raise BundleError(what, fix=DAMAGED)
+
+    def check_record(self, number: int) -> None:
+        """Check what the directory says about an entry."""
+        entry, problem = self.entries[number], self._problems[number]
+        check_name(entry.name)
+        if problem:
+            raise BundleError(f"entry {entry.name!r} {problem}", fix=DAMAGED)
 
     def begin(self, entry: ZipEntry, count: int) -> bytes:
         """Return the first bytes of an entry, as many as there are up to `count`."""
