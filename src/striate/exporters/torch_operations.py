@@ -68,8 +68,7 @@ def _conv_transpose(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    functions = F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d
-    convolve = _by_rank(x, *functions)
+    convolve = _by_rank(x, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
     amounts = _even(padding)
     return convolve(x, weight, bias, stride, amounts, output_padding, groups, dilation)
 

@@ -18,7 +18,9 @@ from striate.exporters.bundle.errors import BundleError
 
 SUFFIX = ".minisig"
 MAX_TEXT = 8192  # bytes of a key or signature file
-MAX_MEMORY = 1 << 30  # bytes for the password of a key; what minisign uses
+# Bytes and passes for the password of a key; minisign uses 1 GiB and 1.
+MAX_MEMORY = (1 << 30) + (1 << 20)
+MAX_PASSES = 64
 _KEY, _SIGNATURE = b"Ed", b"ED"
 _SCRYPT, _UNENCRYPTED = b"Sc", b"\0\0"
 _KEY_LENGTH = 56  # letters of a public key
@@ -260,11 +262,11 @@ def _decrypted(path: Path, payload: bytes, password: str) -> bytes:
         raise SettingError("the secret key has a password", where=path, fix=fix)
     n, r, p = scrypt_parameters(operations, memory)
     needed = 128 * r * (n + p + 2)
-    if needed > 2 * MAX_MEMORY or p > 64:
+    if needed > MAX_MEMORY or p > MAX_PASSES:
         what = f"the password of the key needs {needed:,} bytes of memory"
         raise SettingError(what, where=path, fix="make a new key: minisign -G")
     stream = hashlib.scrypt(
-        password.encode(), salt=salt, n=n, r=r, p=p, maxmem=2 * needed, dklen=104
+        password.encode(), salt=salt, n=n, r=r, p=p, maxmem=MAX_MEMORY, dklen=104
     )
     secret = bytes(a ^ b for a, b in zip(payload[54:], stream, strict=True))
     digest = hashlib.blake2b(_KEY + secret[:72], digest_size=32).digest()

@@ -69,7 +69,8 @@ class Bundle:
         self._checked = checked
 
     def __repr__(self) -> str:
-        return f"Bundle({str(self.path)!r}, {count_text(len(self.classes), 'class', 'classes')})"
+        classes = count_text(len(self.classes), "class", "classes")
+        return f"Bundle({str(self.path)!r}, {classes})"
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from striate.core.format import count_text
 from striate.exporters.bundle.errors import DAMAGED, BundleError
 
 MAX_ENTRIES = 512
@@ -21,7 +22,9 @@ MAX_NAME = 100  # characters
 MAX_BYTES = 2**32 - 2  # of a zip file without zip64
 CHUNK = 1 << 20
 _LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_CENTRAL_BEGIN = struct.Struct("<4s6H3I")
+_CENTRAL_END = struct.Struct("<5H2I")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")  # both
 _END = struct.Struct("<4s4H2IH")
 MAX_DIRECTORY = MAX_ENTRIES * (_CENTRAL.size + MAX_NAME)
 _LOCAL_MAGIC, _CENTRAL_MAGIC, _END_MAGIC = b"PK\3\4", b"PK\1\2", b"PK\5\6"
@@ -52,16 +55,20 @@ class ZipEntry:
 
     def local_header(self) -> bytes:
         """Return the bytes before the contents."""
-        fields = _VERSION, 0, 0, _TIME, _DATE, self.crc, self.size, self.size
         name = self.name.encode("ascii")
-        return _LOCAL.pack(_LOCAL_MAGIC, *fields, len(name), 0) + name
+        return _LOCAL.pack(_LOCAL_MAGIC, *self._fields, len(name), 0) + name
 
     def central_header(self) -> bytes:
         """Return the record in the directory at the end of the file."""
-        fields = _VERSION, 0, 0, _TIME, _DATE, self.crc, self.size, self.size
         name = self.name.encode("ascii")
-        rest = len(name), 0, 0, 0, 0, _MODE, self.offset
-        return _CENTRAL.pack(_CENTRAL_MAGIC, _UNIX, *fields, *rest) + name
+        begin = _CENTRAL_BEGIN.pack(_CENTRAL_MAGIC, _UNIX, *self._fields)
+        end = _CENTRAL_END.pack(len(name), 0, 0, 0, 0, _MODE, self.offset)
+        return begin + end + name
+
+    @property
+    def _fields(self) -> tuple[int, ...]:
+        """Return what both headers have in common."""
+        return _VERSION, 0, 0, _TIME, _DATE, self.crc, self.size, self.size
 
 
 def stored_zip(files: Iterable[tuple[str, bytes]]) -> bytes:
@@ -87,7 +94,8 @@ def stored_zip(files: Iterable[tuple[str, bytes]]) -> bytes:
         entries.append(entry)
     check_names([entry.name for entry in entries])
     if offset + MAX_DIRECTORY > MAX_BYTES or len(entries) > MAX_ENTRIES:
-        what = f"the bundle would have {offset:,} bytes in {len(entries):,} files"
+        files_text = count_text(len(entries), "file")
+        what = f"the bundle would have {offset:,} bytes in {files_text}"
         what += f"; the limits are {MAX_BYTES:,} and {MAX_ENTRIES}"
         raise BundleError(what, fix="leave out targets")
     return b"".join([*parts, _directory(entries, offset)])
