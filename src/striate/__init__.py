@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from striate.workflows.explain.explain import explain as explain
     from striate.workflows.explain.features import features as features
+    from striate.workflows.export.export import export as export
     from striate.workflows.lab.lab import lab as lab
     from striate.workflows.predict.predict import predict as predict
     from striate.workflows.runs.list_runs import list_runs as list_runs
@@ -59,6 +60,7 @@ _HOMES = {
     "compare": "striate.workflows.compare.compare",
     "create_model": "striate.run.create_model",
     "explain": "striate.workflows.explain.explain",
+    "export": "striate.workflows.export.export",
     "features": "striate.workflows.explain.features",
     "freeze": "striate.finetune.freeze",
     "from_arrays": "striate.data.sources.source",

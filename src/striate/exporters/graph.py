@@ -60,6 +60,7 @@ OPERATIONS: Mapping[str, str] = {
     "permute": "x; dims",
     "expand": "x; shape",
     "slice": "x; dim, start, end, step",
+    "flip": "x; dims",
     "pad": "x; padding: per dimension, all dimensions; mode: constant, reflect, edge",
     "resize": "x; size: per spatial dimension; mode: nearest, bilinear, bicubic; "
     "align_corners",
@@ -156,6 +157,19 @@ class NetworkGraph:
             constants={k: v for k, v in constants.items() if k in read},
             shapes={k: v for k, v in self.shapes.items() if k in values},
         )
+
+    def renamed_input(self, name: str) -> NetworkGraph:
+        """Return a graph that reads its input under another name."""
+
+        def renamed(value: str) -> str:
+            return name if value == self.input else value
+
+        nodes = [
+            replace(node, inputs=tuple(map(renamed, node.inputs)))
+            for node in self.nodes
+        ]
+        shapes = {renamed(value): shape for value, shape in self.shapes.items()}
+        return replace(self, nodes=tuple(nodes), shapes=shapes, input=name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the constants as JSON values (`network.json`)."""

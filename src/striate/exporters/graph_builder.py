@@ -56,7 +56,7 @@ class GraphBuilder:
             if argument not in self._names:
                 raise self.error("an operation with several outputs is not supported")
             return self._names[argument]
-        return self.constant(argument)
+        return argument if isinstance(argument, str) else self.constant(argument)
 
     def constant(self, value: Tensor | np.ndarray | float, hint: str = "") -> str:
         """Store a constant, once; return its name."""
@@ -80,7 +80,9 @@ class GraphBuilder:
             value = value.detach().cpu()
             if value.is_complex() or value.is_quantized:
                 raise self.error(f"values of type {value.dtype} are not supported")
-            value = value.to(torch.float32 if value.is_floating_point() else value.dtype)
+            value = value.to(
+                torch.float32 if value.is_floating_point() else value.dtype
+            )
             value = value.contiguous().numpy()
         if value.dtype == np.float64:
             value = value.astype(np.float32)
@@ -186,9 +188,7 @@ def merged_arguments(a: Any, b: Any) -> Any:
 def _merged_constants(a: Tensor, b: Tensor) -> Tensor:
     """Return a constant; if it was repeated for the batch, one row of it."""
     if a.shape == b.shape:
-        if torch.equal(a, b) or bool((a.isnan() == b.isnan()).all()) and bool(
-            ((a == b) | a.isnan()).all()
-        ):
+        if torch.allclose(a, b, rtol=0, atol=0, equal_nan=True):
             return a
         raise ValueError("a constant with random values")
     rows = a.shape[1:] == b.shape[1:] and a.ndim > 0

@@ -69,7 +69,9 @@ class OnnxModel:
         sizes = list(shape)
         if first is not None:
             sizes[0] = first
-        return self.add("Reshape", [x, self.constant(np.array(sizes, np.int64))], output)
+        return self.add(
+            "Reshape", [x, self.constant(np.array(sizes, np.int64))], output
+        )
 
     def constant(self, value: np.ndarray, name: str = "") -> str:
         """Store a constant; equal unnamed constants are stored once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -156,7 +156,7 @@ def _clamp(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
         bound = node.attrs[key]
         array = np.array(0 if bound is None else bound, np.float32)
         names.append("" if bound is None else model.constant(array))
-    model.add("Clip", [name for i, name in enumerate(names) if name or i < 2], node.output)
+    model.add("Clip", names if names[2] else names[:2], node.output)
 
 
 def _attributes(**names: str) -> Callable[[GraphNode], dict[str, Any]]:
@@ -202,7 +202,11 @@ def _reduce(
     model: OnnxModel, node: GraphNode, graph: NetworkGraph, operator: str
 ) -> None:
     dims, keep = node.attrs["dims"], int(node.attrs["keepdim"])
-    if operator == "ReduceMean" and dims == [2, 3] and len(graph.shape(node.inputs[0])) == 4:
+    if (
+        operator == "ReduceMean"
+        and dims == [2, 3]
+        and len(graph.shape(node.inputs[0])) == 4
+    ):
         pooled = node.output if keep else f"{node.output}/pooled"
         model.add("GlobalAveragePool", node.inputs, pooled)
         if not keep:
@@ -221,12 +225,16 @@ def _reshape(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
 
 
 def _expand(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
-    shape: Sequence[int] = node.attrs["shape"]
+    shape: list[int] = list(node.attrs["shape"])
+    given = graph.shape(node.inputs[0])
+    for dim, length in enumerate(reversed(given), start=1):
+        if length == BATCH:
+            shape[-dim] = 1  # of two sizes ONNX takes the larger one
     if BATCH not in shape:
         size = model.constant(np.array(shape, np.int64))
     else:
         model.add("Shape", [graph.input], f"{node.output}/batch", start=0, end=1)
-        position = list(shape).index(BATCH)
+        position = shape.index(BATCH)
         rows = (shape[:position], shape[position + 1 :])
         parts = [model.constant(np.array(row, np.int64)) for row in rows if len(row)]
         parts.insert(int(position > 0), f"{node.output}/batch")
@@ -239,6 +247,14 @@ def _slice(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
     keys = ("start", "end", "dim", "step")
     arrays = [np.array([node.attrs[key]], np.int64) for key in keys]
     model.add("Slice", [node.inputs[0], *map(model.constant, arrays)], node.output)
+
+
+def _flip(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
+    dims = node.attrs["dims"]
+    last = np.iinfo(np.int64).min
+    rows = [-1] * len(dims), [last] * len(dims), dims, [-1] * len(dims)
+    arrays = [model.constant(np.array(row, np.int64)) for row in rows]
+    model.add("Slice", [node.inputs[0], *arrays], node.output)
 
 
 def _pad(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
@@ -328,6 +344,7 @@ _WRITERS: dict[str, Writer] = {
     "reshape": _reshape,
     "expand": _expand,
     "slice": _slice,
+    "flip": _flip,
     "pad": _pad,
     "resize": _resize,
 }

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import unwrap_compiled
-from striate.exporters.aten_rules import RULES, StepArguments
+from striate.exporters.aten_registry import StepArguments
+from striate.exporters.aten_rules import ATEN_RULES
 from striate.exporters.graph import BATCH, NetworkGraph
 from striate.exporters.graph_builder import (
     GraphBuilder,
@@ -49,7 +50,11 @@ def trace_graph(model: nn.Module, input_shape: tuple[int, int, int]) -> NetworkG
         torch.rand((size, *input_shape), generator=generator).to(device)
         for size in BATCH_SIZES
     ]
-    traces = [record_trace(model, x) for x in images]
+    traces = []
+    for seed, x in enumerate(images):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # random constants differ between the traces
+            traces.append(record_trace(model, x))
     for trace in traces:
         _check_steps(trace)
     return _graph_of(model, traces[0], traces[1])
@@ -87,7 +92,7 @@ def _graph_of(model: nn.Module, trace: Trace, other: Trace) -> NetworkGraph:
 def _add_step(
     builder: GraphBuilder, step: TraceStep, twin: TraceStep, number: int
 ) -> None:
-    rule = RULES.get(step.name)
+    rule = ATEN_RULES.get(step.name)
     if rule is None:
         raise builder.error(f"there is no export of the operation {step.name!r}")
     try:
@@ -113,6 +118,6 @@ def _expanded(builder: GraphBuilder, argument: object) -> object:
         return [_expanded(builder, item) for item in argument]
     if not isinstance(argument, RepeatedRow):
         return argument
-    row: Tensor = argument.as_subclass(Tensor)  # type: ignore[arg-type]
+    row: Tensor = argument.as_subclass(Tensor)
     shape = (BATCH, *row.shape[1:])
     return builder.add("expand", [row], shape, shape=list(shape))

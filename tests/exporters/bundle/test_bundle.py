@@ -3,10 +3,13 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load as load_arrays
@@ -20,6 +23,7 @@ from striate.exporters.bundle.read import open_bundle
 from striate.exporters.bundle.stored_zip import StoredZip, stored_zip
 from striate.exporters.bundle.strict_json import json_from_bytes, json_to_bytes
 from striate.exporters.bundle.write import bundle_bytes, write_bundle
+from striate.exporters.graph_network import GraphNetwork
 from support.images import snapshot
 from support.small_bundles import small_contents, small_graph
 
@@ -68,6 +72,23 @@ def test_other_programs_read_it(tmp_path):
         assert archive.namelist()[0] == "manifest.json"
         weights = load_arrays(archive.read("weights.safetensors"))
     assert weights.keys() == small_graph().constants.keys()
+
+
+def test_the_network_of_a_bundle_computes_the_same(tmp_path):
+    image = torch.rand(3, 1, 6, 6)
+    graph = open_bundle(written(tmp_path)).graph
+    logits = GraphNetwork(graph)(image)
+    assert torch.equal(logits, GraphNetwork(small_graph())(image))
+
+
+def test_reading_needs_no_torch():
+    """The server reads bundles without torch."""
+    code = (
+        "import sys\n"
+        "import striate.exporters.bundle.read, striate.exporters.bundle.minisign\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_all_entries_are_extracted(tmp_path):

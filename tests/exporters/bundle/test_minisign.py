@@ -86,6 +86,13 @@ def test_the_same_bundle_has_the_same_signature(bundle):
     assert verify_signature(bundle, PUBLIC) == "file:cat.striate\thashed"
 
 
+def test_a_damaged_bundle_is_not_signed(bundle):
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="cut short"):
+        sign_bundle(bundle, "key.sec")
+    assert not bundle.with_name(bundle.name + SUFFIX).exists()
+
+
 def test_another_key_is_named(bundle):
     sign_bundle(bundle, "key.sec")
     with pytest.raises(BundleError, match="key 5BC12322751B9B0C, not with 6BF4A5"):

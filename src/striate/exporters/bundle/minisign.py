@@ -15,6 +15,7 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.core.files import refuse_existing, write_text
 from striate.exporters.bundle.errors import BundleError
+from striate.exporters.bundle.read import open_bundle
 
 SUFFIX = ".minisig"
 MAX_TEXT = 8192  # bytes of a key or signature file
@@ -109,12 +110,14 @@ def sign_bundle(
 
     Raises:
         RunError: The signature exists.
+        BundleError: The bundle is damaged.
         SettingError: The key cannot be used, or `cryptography` is not installed.
     """
     path = Path(path)
     target = signature_path(path)
     refuse_existing(target, overwrite)
     import_ed25519()
+    open_bundle(path)  # a damaged bundle gets no signature
     secret = read_secret_key(Path(key), password)
     signature = secret.sign(_hash(path))
     comment = f"file:{path.name}\thashed"

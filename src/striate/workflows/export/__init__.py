@@ -1,0 +1,1 @@
+"""`striate export`: write a run for other programs, checked against the run."""
