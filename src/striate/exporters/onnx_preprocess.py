@@ -7,6 +7,8 @@ in which all sums are exact.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from striate.core.preprocess_config import Preprocess
@@ -77,15 +79,25 @@ class _Doubles:
 def _write_resize(model: OnnxModel, preprocess: Preprocess) -> None:
     p, d = preprocess, _Doubles(model, "resize")
     height, width = (_side(model, d, axis) for axis in (1, 2))
-    new_height, new_width = _scaled_sides(d, p, height, width)
+    scaled = _scaled_sides(d, p, height, width)
+    vertical = _Axis(height, scaled[0], p.height, crop=p.resize == "crop")
+    horizontal = _Axis(width, scaled[1], p.width, crop=p.resize == "crop")
     pixels = model.add("Transpose", ["image"], "resize/chw", perm=[0, 3, 1, 2])
-    values = d.cast(pixels)
-    values = _resized(model, d, values, (width, new_width), transposed=True)
-    values = _resized(model, d, values, (height, new_height), transposed=False)
-    if p.resize != "stretch":
-        values = _centered(model, d, values, p, (new_height, new_width))
+    values = _resized(model, d, d.cast(pixels), horizontal, transposed=True)
+    values = _resized(model, d, values, vertical, transposed=False)
+    if p.resize == "pad":
+        values = _padded(model, d, values, p, scaled)
     pixels = d.cast(values, dtype=2)
     model.add("Transpose", [pixels], "resized", perm=[0, 2, 3, 1])
+
+
+class _Axis(NamedTuple):
+    """One side of the image: its size, the size after resizing, and that of the input."""
+
+    size: str
+    scaled: str | float
+    target: int
+    crop: bool
 
 
 def _side(model: OnnxModel, d: _Doubles, axis: int) -> str:
@@ -110,14 +122,10 @@ def _scaled_sides(
 
 
 def _resized(
-    model: OnnxModel,
-    d: _Doubles,
-    values: str,
-    sizes: tuple[str, str | float],
-    transposed: bool,
+    model: OnnxModel, d: _Doubles, values: str, axis: _Axis, transposed: bool
 ) -> str:
     """Append one pass: along the rows (`transposed`), or along the columns."""
-    weights, power = _weights(model, d, *sizes)
+    weights, power = _weights(model, d, axis)
     if transposed:
         weights = d.add("Transpose", weights)
         sums = d.add("MatMul", values, weights)
@@ -128,32 +136,47 @@ def _resized(
     return d.add("Clip", levels, 0.0, 255.0)
 
 
-def _weights(
-    model: OnnxModel, d: _Doubles, size: str, out_size: str | float
-) -> tuple[str, str]:
-    """Append `resize_weights`; return the weights and 2^p."""
-    scale = d.add("Div", size, out_size)
+def _weights(model: OnnxModel, d: _Doubles, axis: _Axis) -> tuple[str, str]:
+    """Append `resize_weights`; return the weights and 2^p.
+
+    Of a center crop only the rows inside the crop are computed: an image of 1×4,000
+    would be resized to 224×896,000. The largest weight, which decides p, is that of all
+    rows; an enlarged image has it, 1, in its first row.
+    """
+    if not axis.crop:
+        weights = _fractions(model, d, axis, d.add("Range", 0.0, axis.scaled, 1.0))
+        power = _power(model, d, weights)
+    else:
+        most = d.add("Min", axis.scaled, axis.size)
+        rows = _fractions(model, d, axis, d.add("Range", 0.0, most, 1.0))
+        power = _power(model, d, rows)
+        free = d.add("Sub", float(axis.target), axis.scaled)
+        start = d.add("Neg", d.add("Floor", d.add("Div", free, 2.0)))
+        index = model.constant(np.arange(axis.target, dtype=np.float64))
+        weights = _fractions(model, d, axis, d.add("Add", index, start))
+    return d.add("Floor", d.add("Add", d.add("Mul", weights, power), 0.5)), power
+
+
+def _fractions(model: OnnxModel, d: _Doubles, axis: _Axis, index: str) -> str:
+    """Append the weights of some rows before they are rounded, (rows, size)."""
+    scale = d.add("Div", axis.size, axis.scaled)
     support = d.add("Max", scale, 1.0)
     column = model.constant(np.array([-1, 1], np.int64))
-    index = d.add("Reshape", d.add("Range", 0.0, out_size, 1.0), column)
+    index = d.add("Reshape", index, column)
     center = d.add("Mul", scale, d.add("Add", index, 0.5))
     low = d.add("Add", d.add("Sub", center, support), 0.5)
     first = d.add("Max", d.add("Floor", low), 0.0)
     high = d.add("Add", d.add("Add", center, support), 0.5)
-    last = d.add("Min", d.add("Floor", high), size)
-    position = d.add("Range", 0.0, size, 1.0)
+    last = d.add("Min", d.add("Floor", high), axis.size)
+    position = d.add("Range", 0.0, axis.size, 1.0)
     offset = d.add("Add", d.add("Sub", position, center), 0.5)
-    scaled = d.add("Mul", offset, d.add("Div", 1.0, support))
-    weights = d.add("Max", d.add("Sub", 1.0, d.add("Abs", scaled)), 0.0)
+    distance = d.add("Abs", d.add("Mul", offset, d.add("Div", 1.0, support)))
+    weights = d.add("Max", d.add("Sub", 1.0, distance), 0.0)
     after_first = d.add("Not", d.add("Less", position, first))
-    before_last = d.add("Less", position, last)
-    inside = d.add("And", after_first, before_last)
+    inside = d.add("And", after_first, d.add("Less", position, last))
     weights = d.add("Mul", weights, d.cast(inside))
-    axis = model.constant(np.array([1], np.int64))
-    total = d.add("ReduceSum", weights, axis, keepdims=1)
-    weights = d.add("Div", weights, total)
-    power = _power(model, d, weights)
-    return d.add("Floor", d.add("Add", d.add("Mul", weights, power), 0.5)), power
+    dims = model.constant(np.array([1], np.int64))
+    return d.add("Div", weights, d.add("ReduceSum", weights, dims, keepdims=1))
 
 
 def _power(model: OnnxModel, d: _Doubles, weights: str) -> str:
@@ -166,16 +189,15 @@ def _power(model: OnnxModel, d: _Doubles, weights: str) -> str:
     return d.add("Max", d.add("ReduceMax", d.add("Mul", powers, fits), keepdims=0), 1.0)
 
 
-def _centered(
+def _padded(
     model: OnnxModel,
     d: _Doubles,
     values: str,
     preprocess: Preprocess,
     sides: tuple[str | float, str | float],
 ) -> str:
-    """Append a center crop, or a border; the odd pixel goes to the bottom right."""
+    """Append a border of the background; the odd pixel goes to the bottom right."""
     p = preprocess
-    axes = model.constant(np.array([2, 3], np.int64))
     lows, highs = [], []
     for size, side in zip((p.height, p.width), sides, strict=True):
         free = d.add("Sub", float(size), side)
@@ -183,16 +205,7 @@ def _centered(
         lows.append(low)
         highs.append(d.add("Sub", free, low))
     vector = model.constant(np.array([1], np.int64))
-
-    def joined(*amounts: str) -> str:
-        parts = [d.add("Reshape", amount, vector) for amount in amounts]
-        return d.cast(d.add("Concat", *parts, axis=0), dtype=7)
-
-    if p.resize == "crop":
-        starts = [d.add("Neg", low) for low in lows]
-        ends = [
-            d.add("Add", start, float(size))
-            for start, size in zip(starts, (p.height, p.width), strict=True)
-        ]
-        return d.add("Slice", values, joined(*starts), joined(*ends), axes)
-    return d.add("Pad", values, joined(*lows, *highs), float(p.background), axes)
+    parts = [d.add("Reshape", amount, vector) for amount in (*lows, *highs)]
+    amounts = d.cast(d.add("Concat", *parts, axis=0), dtype=7)
+    axes = model.constant(np.array([2, 3], np.int64))
+    return d.add("Pad", values, amounts, float(p.background), axes)
