@@ -109,6 +109,7 @@ FUNCTIONS = {
     "permute": lambda x: x.permute(0, 3, 1, 2),
     "expand": lambda x: torch.cat([torch.ones(x.shape[0], 1, 6, 7), x], 1),
     "slice": lambda x: x[:, 1:, ::2],
+    "flip": lambda x: x.flip(1, 3),
     "pad": lambda x: F.pad(F.pad(x, (1, 2, 3, 0, 1, 1)), (1, 1, 2, 2), "reflect"),
     "conv": nn.Conv2d(4, 6, 3, padding=1, groups=2),
     "conv_transpose": nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1),

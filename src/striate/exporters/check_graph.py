@@ -95,6 +95,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, Check]] = {
     "permute": {"dims": _list_of(_is_count)},
     "expand": {"shape": _list_of(_is_size)},
     "slice": dict.fromkeys(("dim", "start", "end", "step"), _is_count),
+    "flip": {"dims": _list_of(_is_count)},
     "pad": {
         "padding": _list_of(_is_pair),
         "mode": _any_of("constant", "reflect", "edge"),

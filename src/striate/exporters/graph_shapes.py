@@ -191,6 +191,12 @@ def _slice(attrs: Attrs, x: Shape) -> Shape:
     return (*x[:dim], -(-(end - start) // step), *x[dim + 1 :])
 
 
+def _flip(attrs: Attrs, x: Shape) -> Shape:
+    dims = attrs["dims"]
+    _require(len({*dims}) == len(dims) and max(dims) < len(x), "dims")
+    return x
+
+
 def _pad(attrs: Attrs, x: Shape) -> Shape:
     padding, mode = attrs["padding"], attrs["mode"]
     _require(len(padding) == len(x), "padding needs all dimensions")
@@ -234,6 +240,7 @@ SHAPE_RULES: Mapping[str, Callable[..., Shape]] = {
     "permute": _permute,
     "expand": _expand,
     "slice": _slice,
+    "flip": _flip,
     "pad": _pad,
     "resize": _resize,
 }

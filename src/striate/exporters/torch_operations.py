@@ -186,6 +186,7 @@ TORCH_OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "permute": torch.permute,
     "expand": _expand,
     "slice": _slice,
+    "flip": torch.flip,
     "pad": _pad,
     "resize": _resize,
     # names that torch has, too
