@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from striate.exporters.trace_graph import trace_graph
 from striate.layers.lrn import LRN
 from support.foreign_networks import STRANGERS, stranger
 
+FEW = settings(max_examples=12)  # each is traced, which takes 20 ms
 SHAPE = 4, 6, 7  # channels, height, width
 
 
@@ -140,16 +141,19 @@ WINDOWS = st.fixed_dictionaries(
 PAIRS = st.tuples(st.integers(0, 1), st.integers(0, 1))
 
 
+@FEW
 @given(WINDOWS, PAIRS, st.tuples(st.integers(1, 2), st.integers(1, 2)))
 def test_any_convolution(window, padding, dilation):
     compare(nn.Conv2d(4, 2, **window, padding=padding, dilation=dilation))
 
 
+@FEW
 @given(WINDOWS, PAIRS, st.sampled_from((1, 2)))
 def test_any_transposed_convolution(window, padding, groups):
     compare(nn.ConvTranspose2d(4, 2, **window, padding=padding, groups=groups))
 
 
+@FEW
 @given(WINDOWS, st.booleans(), st.booleans(), st.booleans())
 def test_any_pooling(window, ceil, is_max, count_padding):
     padding = [k // 2 for k in window["kernel_size"]]
@@ -160,6 +164,7 @@ def test_any_pooling(window, ceil, is_max, count_padding):
                              count_include_pad=count_padding))  # fmt: skip
 
 
+@FEW
 @given(
     st.tuples(st.integers(1, 15), st.integers(1, 15)),
     st.sampled_from(("bilinear", "bicubic")),
@@ -169,6 +174,7 @@ def test_any_resize(size, mode, aligned):
     compare(lambda x: F.interpolate(x, size, mode=mode, align_corners=aligned))
 
 
+@FEW
 @given(st.data())
 def test_any_reduction_and_order_of_dimensions(data):
     dims = data.draw(st.lists(st.integers(1, 3), min_size=1, unique=True))
