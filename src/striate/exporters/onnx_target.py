@@ -10,6 +10,7 @@ import numpy as np
 
 from striate.core.errors import SettingError
 from striate.exporters.graph import NetworkGraph, last_values
+from striate.exporters.onnx_check import check_onnx
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 
@@ -59,11 +60,10 @@ class OnnxTarget:
     """
 
     def __init__(self, payload: bytes, graph: NetworkGraph, input_kind: str) -> None:
-        onnx = import_onnx()
         self.input_kind = input_kind
         self._payload = payload
         self._graph = graph
-        model = onnx.load_model_from_string(payload)
+        model = check_onnx(payload)
         self.metadata = {p.key: p.value for p in model.metadata_props}
         names: Sequence[str] = json.loads(self.metadata[f"{METADATA_PREFIX}classes"])
         self.classes = tuple(names)
