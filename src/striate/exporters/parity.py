@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from striate.core.format import count_text
-from striate.core.hooks import evaluation_mode
+from striate.core.hooks import evaluation_mode, leaf_module_names
 from striate.core.logits import logits_of
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
@@ -89,10 +89,12 @@ class NetworkPipeline:
         return torch.cat(parts).numpy()
 
     def layers(self, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (layer, output) in execution order, for a single image."""
+        """Yield (layer, output) of modules without children, for a single image."""
+        leaves = set(leaf_module_names(self.model))
         trace = record_trace(self.model, torch.from_numpy(x))
         for layer, ref in trace.module_outputs.items():
-            yield layer, trace.value(ref).numpy()
+            if layer.partition(" #")[0] in leaves:
+                yield layer, trace.value(ref).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +172,9 @@ def check_parity(
         comparison.stage("logits", "logits", logits, scaled),
         comparison.stage("probabilities", "probabilities", probs, max(tolerance, 1e-6)),
     ]
-    if any(stage and not stage.equal for stage in stages[4:]) and all(
-        stage is None or stage.equal for stage in stages[:4]
-    ):
+    shown = [stage for stage in stages if stage is not None]
+    first = next((stage for stage in shown if not stage.equal), None)
+    if first is not None and first.stage == "logits":
         stages.insert(4, _first_layer(target, pipeline, samples, x))
     stages.append(_batches(target, pipeline, samples, scaled))
     same, ties = _same_class(values, logits, scaled)

@@ -324,11 +324,6 @@ class Run(NotebookResult):
             in_memory=self.image_in_memory,
         )
 
-    @property
-    def has_data_in_memory(self) -> bool:
-        """Return whether the images were given as Python objects."""
-        return self._data is not None
-
     def image_in_memory(self, path: str) -> Tensor | None:
         """Return the pixels of an image in memory by its path; None if not in memory.
 

@@ -42,7 +42,7 @@ def validation_samples(run: Run, count: int | None, split: str) -> list[ParitySa
     if not paths:
         what = f"the run has no {split} images, on which the file would be checked"
         raise DataError(what, where=run.path, fix="train with a validation split")
-    if run.has_data_in_memory or not run.origin:
+    if not run.origin:
         return _stored_samples(run, split, paths)
     if is_lost(run.origin):
         raise lost_data_error(run.origin, run.path)
