@@ -88,9 +88,7 @@ def test_the_comparison_bites():
     model.input("image", np.uint8, ["batch", 3, "height", "width"])
     model.add("Cast", ["image"], "float", to=1)
     sizes = model.constant(np.array([1, 3, 96, 80], np.int64))
-    model.add(
-        "Resize", ["float", "", "", sizes], "resized", mode="linear", antialias=1
-    )
+    model.add("Resize", ["float", "", "", sizes], "resized", mode="linear", antialias=1)
     model.output("resized", np.float32, ["batch", 3, 96, 80])
     assert onnx.helper is not None
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 300, 200), dtype=np.uint8)

@@ -118,7 +118,9 @@ FUNCTIONS = {
     ),
     "tanh gelu": lambda x: F.gelu(x, approximate="tanh"),
     "clamps": lambda x: x.clamp(-0.5) + x.clamp(max=0.3) + x.clamp(-0.1, 0.2),
-    "arithmetic": lambda x: (2 - x) / (x.abs() + 1.5) * 0.25 + torch.rsqrt(x.square() + 1),
+    "arithmetic": lambda x: (
+        (2 - x) / (x.abs() + 1.5) * 0.25 + torch.rsqrt(x.square() + 1)
+    ),
     "powers": lambda x: x.abs().pow(1.5) + x**3 + torch.exp(-x.abs()) + x.sin(),
     "max and min": lambda x: torch.maximum(x, x.flip(3)) - torch.minimum(x, x * 0.5),
     "alpha": lambda x: torch.add(x, x.abs(), alpha=-2.5),
@@ -153,9 +155,7 @@ FUNCTIONS = {
     "local response": lambda x: F.local_response_norm(x, 3),
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
     "bilinear": lambda x: F.interpolate(x, (17, 9), mode="bilinear"),
-    "aligned": lambda x: F.interpolate(
-        x, (17, 9), mode="bilinear", align_corners=True
-    ),
+    "aligned": lambda x: F.interpolate(x, (17, 9), mode="bilinear", align_corners=True),
     "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
     "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x),
     "attention": lambda x: F.scaled_dot_product_attention(
@@ -229,7 +229,9 @@ def test_folding_is_exact_for_shared_and_branching_layers():
     graph = check(randomize(both), (6, 8, 8), tolerance=5e-6)
     assert [n.kind for n in graph.nodes].count("batch_norm") == 1
     up = Layers(
-        lambda x, c, n: n(c(x)), nn.ConvTranspose2d(6, 8, 2, 2, groups=2), nn.BatchNorm2d(8)
+        lambda x, c, n: n(c(x)),
+        nn.ConvTranspose2d(6, 8, 2, 2, groups=2),
+        nn.BatchNorm2d(8),
     )
     graph = check(randomize(up), (6, 4, 4), tolerance=5e-6)
     assert "batch_norm" not in {node.kind for node in graph.nodes}

@@ -158,9 +158,7 @@ class _Taps:
     weights: str  # (outputs, number of offsets)
 
 
-def _taps(
-    n: _Nodes, side: str, scaled: str | float, index: str | np.ndarray
-) -> _Taps:
+def _taps(n: _Nodes, side: str, scaled: str | float, index: str | np.ndarray) -> _Taps:
     """Append the weights of the outputs `index`, with the sum 1, not yet rounded."""
     scale = n.add("Div", side, scaled)
     support = n.add("Max", scale, 1.0)

@@ -90,7 +90,9 @@ def test_the_same_bytes_twice(photo_run, tmp_path):
 def test_logits_features_and_class_activation_maps(photo_run, tmp_path):
     outputs = ("probabilities", "logits", "features", "cam")
     path = st.export(photo_run, tmp_path / "all.onnx", outputs=outputs, verify=2).path
-    values = answers(path, np.random.default_rng(0).integers(0, 255, (3, 40, 31, 3), np.uint8))
+    values = answers(
+        path, np.random.default_rng(0).integers(0, 255, (3, 40, 31, 3), np.uint8)
+    )
     assert values["features"].shape == (3, 64)
     bias = photo_run.model.fc.bias.detach().numpy()
     mean = values["cam"].mean((2, 3)) + bias
@@ -245,13 +247,13 @@ def wrong_mean(monkeypatch):
 
 
 def no_antialias(monkeypatch):
-    old, new = 'd.add("Max", scale, 1.0)', 'd.add("Mul", 1.0, 1.0)'
-    changed_source(monkeypatch, onnx_preprocess, "_fractions", old, new)
+    old, new = 'n.add("Max", scale, 1.0)', 'n.add("Mul", 1.0, 1.0)'
+    changed_source(monkeypatch, onnx_preprocess, "_taps", old, new)
 
 
 def half_pixel_shift(monkeypatch):
-    old, new = 'd.add("Add", index, 0.5)', 'd.add("Add", index, 0.0)'
-    changed_source(monkeypatch, onnx_preprocess, "_fractions", old, new)
+    old, new = 'n.add("Add", column, 0.5)', 'n.add("Add", column, 0.0)'
+    changed_source(monkeypatch, onnx_preprocess, "_taps", old, new)
 
 
 def crop_before_resize(monkeypatch):
@@ -271,7 +273,14 @@ def training_mode_batch_norm(monkeypatch):
         name = "layer2.0.bn1/batch_norm"
         node = next(n for n in model.graph.node if n.output[0] == name)
         node.output[0] = "before"
-        channels = len(next(t for t in model.graph.initializer if t.name == f"{name}/bias").raw_data) // 4
+        channels = (
+            len(
+                next(
+                    t for t in model.graph.initializer if t.name == f"{name}/bias"
+                ).raw_data
+            )
+            // 4
+        )
         for key, value in (("ones", 1), ("zeros", 0)):
             values = np.full(channels, value, np.float32)
             tensor = onnx.numpy_helper.from_array(values, key)
