@@ -99,7 +99,8 @@ $(LOCKER)/.ready: $(LOCKS)/lock.lock
 	@touch $@
 
 lock: $(LOCKER)/.ready
-	$(COMPILE) pyproject.toml --group dev --extra heic --extra remote --extra tensorboard \
+	$(COMPILE) pyproject.toml --group dev --extra export --extra heic --extra remote \
+		--extra tensorboard \
 		--overrides $(LOCKS)/overrides.txt --no-emit-package torch \
 		--no-emit-package future --output-file $(LOCKS)/dev.lock
 	$(COMPILE) --group docs --constraints $(LOCKS)/dev.lock \

@@ -321,7 +321,11 @@ def test_every_file_says_what_it_is():
 def test_one_foreign_library_one_file():
     """Pillow, simplejpeg, matplotlib and yaml each have one home (Pillow two)."""
     homes = {
-        "PIL": {"data/decode/decode.py", "interpret/render.py"},
+        "PIL": {
+            "data/decode/decode.py",
+            "interpret/render.py",
+            "exporters/portable_decode.py",
+        },
         "simplejpeg": {"data/decode/jpeg_decoder.py"},
         "matplotlib": {"report/png.py"},
         "yaml": {"run/yaml_io.py"},
@@ -337,7 +341,11 @@ def test_one_foreign_library_one_file():
             "metrics/temperature.py",
             "workflows/data_curve/power_law.py",
             "finetune/logistic.py",
+            "exporters/probabilities.py",
         },
+        "onnx": {"exporters/onnx_model.py"},
+        "onnxruntime": {"exporters/onnx_target.py"},
+        "openvino": {"exporters/openvino_ir.py"},
         "sklearn": {
             "data/sources/named.py",
             "workflows/evaluate/charts.py",
@@ -390,6 +398,7 @@ def test_exported_names_are_frozen_and_real():
         "compare",
         "create_model",
         "explain",
+        "export",
         "features",
         "freeze",
         "from_arrays",
@@ -424,6 +433,10 @@ FLAGS = {
     "lab run": (
         "--data --device --full --jobs --json --minutes --out --quick --quiet "
         "--ray-address --seeds"
+    ),
+    "export": (
+        "--batch --input --json --model --out --outputs --overwrite --precision "
+        "--threshold --to --tolerance --trust --verify"
     ),
     "train": (
         "--accumulate --augment --background --batch-size --border --cache "

@@ -183,7 +183,7 @@ ANSWERS = {
     "--frobnicate": "unknown flag --frobnicate",
     "data --jsn check a": "unknown flag 'data --jsn'",
     "predicted first": "unknown command 'predicted'",
-    "export first": "`striate export` is not available yet",
+    "serve first": "`striate serve` is not available yet",
     "help": "the command help is --help here",
     "report first second": "unexpected argument 'second'",
 }

@@ -350,16 +350,13 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("augment", "data-augment"), "data augment"),
     **dict.fromkeys(("curve", "learning-curve", "data-curve"), "data curve"),
     **dict.fromkeys(("dataset", "datasets"), "data check"),
+    **dict.fromkeys(("convert", "onnx", "deploy", "to-onnx"), "export"),
     "help": "--help",
     "version": "--version",
 }
 
 # Commands that are planned but missing: what to do instead.
 UNAVAILABLE: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("export", "convert", "onnx", "deploy", "quantize"),
-        "load weights/best.safetensors of the run folder with the library safetensors",
-    ),
     **dict.fromkeys(
         ("serve", "server", "api"), "classify image files: striate predict RUN IMAGE"
     ),

@@ -215,7 +215,7 @@ def per_image(shape: Sequence[int]) -> int:
     return math.prod(shape[1:])
 
 
-def layers_of(graph: NetworkGraph) -> Iterator[tuple[str, str]]:
+def last_values(graph: NetworkGraph) -> Iterator[tuple[str, str]]:
     """Yield (layer, name of its last value) in execution order."""
     last = {node.layer: node.output for node in graph.nodes if node.layer}
     yield from last.items()

@@ -278,8 +278,8 @@ def _resize(model: OnnxModel, node: GraphNode, graph: NetworkGraph) -> None:
         attrs["coordinate_transformation_mode"] = "half_pixel"
     if mode[node.attrs["mode"]] == "cubic":
         attrs["cubic_coeff_a"] = -0.75
-    given, wanted = graph.shape(node.inputs[0])[2:], node.attrs["size"]
-    ratios = [w / g for g, w in zip(given, wanted, strict=True)]
+    sizes, new_sizes = graph.shape(node.inputs[0])[2:], node.attrs["size"]
+    ratios = [new / old for old, new in zip(sizes, new_sizes, strict=True)]
     scales = model.constant(np.array([1.0, 1.0, *ratios], np.float32))
     model.add("Resize", [node.inputs[0], "", scales], node.output, **attrs)
 

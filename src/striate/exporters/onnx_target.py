@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from striate.core.errors import SettingError
-from striate.exporters.graph import NetworkGraph, layers_of
+from striate.exporters.graph import NetworkGraph, last_values
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 
@@ -82,7 +82,7 @@ class OnnxTarget:
         """Return the output of each layer by its dotted name."""
         model = import_onnx().load_model_from_string(self._payload)
         produced = {name for node in model.graph.node for name in node.output}
-        layers = {k: v for k, v in layers_of(self._graph) if v in produced}
+        layers = {k: v for k, v in last_values(self._graph) if v in produced}
         names = list(dict.fromkeys(layers.values()))
         session = onnx_session(_with_outputs(model, names))
         batch_input = {session.get_inputs()[0].name: batch}

@@ -355,8 +355,8 @@ def _batches(
     """Compare batches of several sizes with single images."""
     resized = pipeline.resized(samples[:1])
     x = pipeline.normalized(resized)
-    one = _input_of(target, samples[0], resized[0], x[0])
-    rows = np.concatenate([one, one[:, :, ::-1].copy()])  # an image and its mirror
+    image = _input_of(target, samples[0], resized[0], x[0])
+    rows = np.concatenate([image, image[:, :, ::-1].copy()])  # an image and its mirror
     single = [target.run(rows[i : i + 1]) for i in range(2)]
     for size in BATCH_SIZES:
         batch = np.concatenate([rows] * size)[:size]

@@ -57,7 +57,7 @@ def resize_taps(size: int, out_size: int) -> ResizeTaps:
     Example:
         >>> taps = resize_taps(4, 2)
         >>> taps.first.tolist(), taps.weights[1].tolist(), taps.precision
-        ([0, 1], [4681, 14043, 14043, 0, 0], 15)
+        ([0, 1], [9362, 28087, 28087, 0, 0], 16)
     """
     scale = size / out_size
     support = max(scale, 1.0)
@@ -85,7 +85,7 @@ def resize_weights(size: int, out_size: int) -> tuple[np.ndarray, int]:
     Example:
         >>> weights, precision = resize_weights(4, 2)
         >>> weights.tolist(), precision
-        ([[14043, 14043, 4681, 0], [0, 4681, 14043, 14043]], 15)
+        ([[28087, 28087, 9362, 0], [0, 9362, 28087, 28087]], 16)
     """
     taps = resize_taps(size, out_size)
     return taps.dense(0, size).astype(np.int64), taps.precision

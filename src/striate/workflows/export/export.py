@@ -18,7 +18,7 @@ from striate.exporters.trace_graph import trace_graph
 from striate.run.run import Run
 from striate.workflows.export.formats import FOLDERS, WRITERS, ExportSource, Files
 from striate.workflows.export.options import ExportOptions, ExportSettings
-from striate.workflows.export.pipeline import run_facts, run_pipeline
+from striate.workflows.export.pipeline import export_metadata, run_pipeline
 from striate.workflows.export.samples import validation_samples
 
 
@@ -126,7 +126,7 @@ def export(
         graph=fold_batch_norm(graph),
         pipeline=pipeline,
         options=options,
-        facts=run_facts(run),
+        facts=export_metadata(run),
     )
     samples = validation_samples(run, options.verify, "val")
     files, target = WRITERS[name](source)

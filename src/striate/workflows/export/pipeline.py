@@ -78,7 +78,7 @@ def _probabilities(run: Run, threshold: float) -> ProbabilityMap:
     )
 
 
-def run_facts(run: Run) -> dict[str, Any]:
+def export_metadata(run: Run) -> dict[str, Any]:
     """Return what an exported file says of its run: name, metrics, versions."""
     facts = run.manifest
     scores = {split: _plain(values) for split, values in run.scores.items()}

@@ -40,7 +40,7 @@ def validation_samples(run: Run, count: int | None, split: str) -> list[ParitySa
     order = permutation(len(paths), "export", run.path.name)[:count]
     paths = [paths[i] for i in order]
     if not paths:
-        what = f"the run has no {split} images, on which the file would be checked"
+        what = f"the run has no {split} split, on which the file would be compared"
         raise DataError(what, where=run.path, fix="train with a validation split")
     if not run.origin:
         return _stored_samples(run, split, paths)
@@ -53,7 +53,7 @@ def validation_samples(run: Run, count: int | None, split: str) -> list[ParitySa
     samples = [_sample(source, index[path], run.preprocess) for path in paths]
     usable = [sample for sample in samples if sample is not None]
     if not usable:
-        what = f"none of the {split} images can be read"
+        what = f"no image of the {split} split can be read"
         raise DataError(what, where=run.origin)
     return usable
 
