@@ -142,7 +142,10 @@ def _attribute_problems(attribute: Any, depth: int) -> Iterator[str]:
     tensors = [attribute.t, *attribute.tensors]
     yield from _external([*tensors, *(s.values for s in sparse)])
     yield from _external([s.indices for s in sparse])
-    for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+    for graph in (
+        *([attribute.g] if attribute.HasField("g") else ()),
+        *attribute.graphs,
+    ):
         yield from _graph_problems(graph, depth + 1)
 
 
