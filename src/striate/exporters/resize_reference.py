@@ -51,32 +51,46 @@ class ResizeTaps:
         )
 
 
-def resize_taps(size: int, out_size: int) -> ResizeTaps:
+def resize_taps(size: int, out_size: int, outputs: slice = slice(None)) -> ResizeTaps:
     """Return the integer weights for the resize of one side from `size` to `out_size`.
+
+    Only some outputs may be computed: a center crop of a flat image can be a small part
+    of the resized one. The largest weight, which decides p, is that of all outputs.
 
     Example:
         >>> taps = resize_taps(4, 2)
         >>> taps.first.tolist(), taps.weights[1].tolist(), taps.precision
         ([0, 1], [9362, 28087, 28087, 0, 0], 16)
     """
+    index = np.arange(out_size)
+    first, last, weights = _fractions(size, out_size, index[outputs])
+    largest = 1.0  # the first output of an image that grows is the first input
+    if out_size <= size:
+        largest = _fractions(size, out_size, index)[2].max()
+    powers = 2.0 ** np.arange(1, MAX_PRECISION + 1)
+    precision = int((np.floor(largest * powers + 0.5) < WEIGHT_LIMIT).sum())
+    return ResizeTaps(
+        first=first,
+        last=last,
+        weights=np.floor(weights * 2.0**precision + 0.5).astype(np.int64),
+        precision=precision,
+    )
+
+
+def _fractions(
+    size: int, out_size: int, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first and last inputs of some outputs, and weights with the sum 1."""
     scale = size / out_size
     support = max(scale, 1.0)
-    center = scale * (np.arange(out_size)[:, None] + 0.5)
+    center = scale * (index[:, None] + 0.5)
     first = np.maximum(np.floor(center - support + 0.5), 0)
     last = np.minimum(np.floor(center + support + 0.5), size)
     position = np.arange(2 * np.ceil(support) + 1) + first
     distance = np.abs((position - center + 0.5) * (1 / support))
     weights = np.maximum(1 - distance, 0) * (position < last)
     weights /= weights.sum(axis=1, keepdims=True)
-    powers = 2.0 ** np.arange(1, MAX_PRECISION + 1)
-    fits = np.floor(weights.max() * powers + 0.5) < WEIGHT_LIMIT
-    precision = int(fits.sum())
-    return ResizeTaps(
-        first=first[:, 0].astype(np.int64),
-        last=last[:, 0].astype(np.int64),
-        weights=np.floor(weights * 2.0**precision + 0.5).astype(np.int64),
-        precision=precision,
-    )
+    return first[:, 0].astype(np.int64), last[:, 0].astype(np.int64), weights
 
 
 def resize_weights(size: int, out_size: int) -> tuple[np.ndarray, int]:
@@ -159,7 +173,7 @@ def _resized(
     """Resize to `sides`, and compute only these parts of the result."""
     height, width = pixels.shape[1:3]
     vertical, horizontal = (
-        resize_taps(size, side).part(part)
+        resize_taps(size, side, part)
         for size, side, part in zip((height, width), sides, parts, strict=True)
     )
     rows = _pass(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), horizontal)
