@@ -120,8 +120,9 @@ def _scaled_sides(
     rows, columns = float(preprocess.height), float(preprocess.width)
     if preprocess.resize == "stretch":
         return rows, columns
-    ratios = n.add("Div", rows, height), n.add("Div", columns, width)
-    ratio = n.add("Max" if preprocess.resize == "crop" else "Min", *ratios)
+    vertical, horizontal = n.add("Div", rows, height), n.add("Div", columns, width)
+    operator = "Max" if preprocess.resize == "crop" else "Min"
+    ratio = n.add(operator, vertical, horizontal)
     sides = (n.add("Round", n.add("Mul", side, ratio)) for side in (height, width))
     new_height, new_width = (n.add("Max", side, 1.0) for side in sides)
     return new_height, new_width
