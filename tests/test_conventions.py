@@ -351,6 +351,7 @@ def test_one_foreign_library_one_file():
             "workflows/evaluate/charts.py",
             "workflows/evaluate/threshold_results.py",
         },
+        "cryptography": {"exporters/bundle/minisign.py"},
         "filelock": {"run/lock.py"},
         "ray": {"workflows/lab/ray_executor.py"},
         "fsspec": {"data/sources/remote.py"},

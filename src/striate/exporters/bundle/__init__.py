@@ -1,0 +1,1 @@
+"""Bundle `NAME.striate`: a network with everything that its answers depend on."""
