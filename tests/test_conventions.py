@@ -344,8 +344,8 @@ def test_one_foreign_library_one_file():
             "exporters/probabilities.py",
         },
         "onnx": {"exporters/onnx_model.py"},
-        "onnxruntime": {"exporters/onnx_target.py"},
-        "openvino": {"exporters/openvino_ir.py"},
+        "onnxruntime": {"exporters/ort_session.py"},
+        "openvino": {"exporters/openvino_session.py"},
         "sklearn": {
             "data/sources/named.py",
             "workflows/evaluate/charts.py",

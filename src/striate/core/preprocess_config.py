@@ -165,6 +165,22 @@ class Preprocess:
             raise SettingError(what, where="preprocess.json") from error
 
 
+def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
+    """Return an image's (height, width) after resizing, before cropping or padding.
+
+    Example:
+        >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")
+        >>> scaled_sides(p, 16, 32)
+        (8, 16)
+    """
+    rows, columns = preprocess.height, preprocess.width
+    if preprocess.resize == "stretch":
+        return rows, columns
+    ratios = rows / height, columns / width
+    ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+
 def _check_normalization(
     mean: tuple[float, ...], std: tuple[float, ...], channels: int
 ) -> None:

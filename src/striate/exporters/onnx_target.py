@@ -8,46 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from striate.core.errors import SettingError
 from striate.exporters.graph import NetworkGraph, last_values
 from striate.exporters.onnx_check import check_onnx
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
+from striate.exporters.ort_session import onnx_session
 
 STAGES = ("resized", "normalized", "logits", "probabilities")
-
-
-def import_onnxruntime() -> Any:
-    """Import the package `onnxruntime`.
-
-    Raises:
-        SettingError: It is not installed; the message names the extra.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        what = "checking an ONNX file needs the package onnxruntime, which is missing"
-        fix = 'install it with: pip install "striate[export]"'
-        raise SettingError(what, where="export", fix=fix) from error
-    return onnxruntime
-
-
-def onnx_session(payload: bytes, threads: int = 0) -> Any:
-    """Return a session of ONNX Runtime on the CPU.
-
-    Args:
-        payload: Content of the ONNX file; external data is refused.
-        threads: Number of threads; 0 for one per core.
-    """
-    runtime = import_onnxruntime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # errors are raised
-    # Spinning threads slow down everything else on the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return runtime.InferenceSession(
-        payload, options, providers=["CPUExecutionProvider"]
-    )
 
 
 class OnnxTarget:

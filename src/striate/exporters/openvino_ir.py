@@ -8,32 +8,16 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from striate.core.errors import SettingError
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 from striate.exporters.onnx_target import STAGES
+from striate.exporters.openvino_session import import_openvino
 
 # A layer that OpenVINO named by its type and a number that counts up in the process.
 _NUMBERED = re.compile(r'(<layer id="(\d+)" name=")([A-Z][A-Za-z]*)_\d+"')
-
-
-def import_openvino() -> Any:
-    """Import the package `openvino`.
-
-    Raises:
-        SettingError: It is not installed; the message names the extra.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        what = "the export to OpenVINO needs the package openvino, which is missing"
-        fix = 'install it with: pip install "striate[openvino]"'
-        raise SettingError(what, where="export", fix=fix) from error
-    return openvino
 
 
 def write_openvino(payload: bytes, *, half: bool = False) -> tuple[bytes, bytes]:

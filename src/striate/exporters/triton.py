@@ -25,14 +25,14 @@ def triton_files(payload: bytes, name: str) -> dict[str, bytes]:
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     classes = json.loads(metadata[f"{METADATA_PREFIX}classes"])
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    fixed = first.dim_value if first.HasField("dim_value") else 0
-    size = fixed or MAX_BATCH_SIZE
+    # Triton forms batches only for files with a free batch size.
+    fixed = first.HasField("dim_value")
     config = [
         f"name: {json.dumps(name)}",
         'backend: "onnxruntime"',
-        f"max_batch_size: {size}",
-        *_ports("input", model.graph.input),
-        *_ports("output", model.graph.output),
+        f"max_batch_size: {0 if fixed else MAX_BATCH_SIZE}",
+        *_ports("input", model.graph.input, fixed),
+        *_ports("output", model.graph.output, fixed),
     ]
     if not fixed:
         config.append("dynamic_batching { }")
@@ -44,12 +44,12 @@ def triton_files(payload: bytes, name: str) -> dict[str, bytes]:
     }
 
 
-def _ports(kind: str, values: object) -> list[str]:
-    """Return the blocks of the inputs or the outputs; the batch size is left out."""
+def _ports(kind: str, values: object, fixed: bool) -> list[str]:
+    """Return the blocks of the inputs or the outputs; a free batch size is left out."""
     blocks = []
     for value in values:  # type: ignore[attr-defined]
         tensor = value.type.tensor_type
-        sizes = [dim.dim_value or -1 for dim in tensor.shape.dim[1:]]
+        sizes = [dim.dim_value or -1 for dim in tensor.shape.dim[0 if fixed else 1 :]]
         lines = [
             f"{kind} [",
             "  {",

@@ -247,13 +247,13 @@ def wrong_mean(monkeypatch):
 
 
 def no_antialias(monkeypatch):
-    old, new = 'd.add("Max", scale, 1.0)', 'd.add("Mul", 1.0, 1.0)'
-    changed_source(monkeypatch, onnx_preprocess, "_fractions", old, new)
+    old, new = 'n.add("Max", scale, 1.0)', 'n.add("Mul", 1.0, 1.0)'
+    changed_source(monkeypatch, onnx_preprocess, "_taps", old, new)
 
 
 def half_pixel_shift(monkeypatch):
-    old, new = 'd.add("Add", index, 0.5)', 'd.add("Add", index, 0.0)'
-    changed_source(monkeypatch, onnx_preprocess, "_fractions", old, new)
+    old, new = 'n.add("Add", column, 0.5)', 'n.add("Add", column, 0.0)'
+    changed_source(monkeypatch, onnx_preprocess, "_taps", old, new)
 
 
 def crop_before_resize(monkeypatch):

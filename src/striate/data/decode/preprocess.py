@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.format import count_text
-from striate.core.preprocess_config import Preprocess
+from striate.core.preprocess_config import Preprocess, scaled_sides
 from striate.data.decode.decode import DecodedImage, decode_image
 from striate.data.decode.jpeg_decoder import jpeg_reduction
 
@@ -154,22 +154,6 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         f"takes {needed_channels}"
     )
     raise DataError(what, fix=f"use --in-chans {given_channels}")
-
-
-def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
-    """Return an image's (height, width) after resizing, before cropping or padding.
-
-    Example:
-        >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")
-        >>> scaled_sides(p, 16, 32)
-        (8, 16)
-    """
-    rows, columns = preprocess.height, preprocess.width
-    if preprocess.resize == "stretch":
-        return rows, columns
-    ratios = rows / height, columns / width
-    ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
-    return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
 def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:

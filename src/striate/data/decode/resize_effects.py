@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from striate.core.preprocess_config import Preprocess
-from striate.data.decode.preprocess import scaled_sides
+from striate.core.preprocess_config import Preprocess, scaled_sides
 
 
 @dataclass(frozen=True, kw_only=True)
