@@ -100,7 +100,7 @@ $(LOCKER)/.ready: $(LOCKS)/lock.lock
 
 lock: $(LOCKER)/.ready
 	$(COMPILE) pyproject.toml --group dev --extra export --extra heic --extra remote \
-		--extra tensorboard \
+		--extra sign --extra tensorboard \
 		--overrides $(LOCKS)/overrides.txt --no-emit-package torch \
 		--no-emit-package future --output-file $(LOCKS)/dev.lock
 	$(COMPILE) --group docs --constraints $(LOCKS)/dev.lock \

@@ -407,6 +407,7 @@ def test_exported_names_are_frozen_and_real():
         "learning_curve",
         "list_models",
         "list_runs",
+        "load_bundle",
         "load_data",
         "load_pretrained",
         "load_run",
@@ -437,8 +438,12 @@ FLAGS = {
     ),
     "export": (
         "--batch --input --json --model --out --outputs --overwrite --precision "
-        "--threshold --to --tolerance --trust --verify"
+        "--sign --threshold --to --tolerance --trust --verify"
     ),
+    "bundle": "--json",
+    "bundle extract": "--json --out",
+    "bundle show": "--json",
+    "bundle verify": "--json --key",
     "train": (
         "--accumulate --augment --background --batch-size --border --cache "
         "--cache-gb --class-weights --color --compile --config --crop --cutmix "

@@ -11,7 +11,7 @@ from striate.core.files import read_csv
 from support.images import write_folder
 
 # Flags with a file that the command reads.
-INPUTS = {"--config", "--since", "--weights"}
+INPUTS = {"--config", "--since", "--sign", "--weights"}
 # Flags with a file or folder that the command writes.
 OUTPUTS = {"--markdown", "--out", "--html", "--csv", "--ranking", "--code"}
 OLD = "written by somebody else"

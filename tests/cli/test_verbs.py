@@ -104,6 +104,7 @@ def test_only_training_is_shared_among_processes(
         "summary": ("lenet5",),
         "models": (),
         "lab": (),
+        "bundle": ("show", "a.striate"),
     }
     for verb in sorted(set(VERBS) - {"train"}):
         said = striate(verb, *words.get(verb, (shared_run.path,)))

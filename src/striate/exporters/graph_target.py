@@ -12,7 +12,7 @@ from striate.core.hooks import capture_outputs, leaf_module_names
 from striate.data.decode.preprocess import batch_to_input
 from striate.exporters.graph import NetworkGraph
 from striate.exporters.graph_network import GraphNetwork
-from striate.exporters.parity import NetworkPipeline
+from striate.exporters.network_pipeline import NetworkPipeline
 
 
 class GraphTarget:

@@ -1,77 +1,79 @@
-"""Check of an ONNX file from elsewhere, before any program opens it."""
+"""Check of an ONNX file from elsewhere, before a program opens it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from striate.core.errors import WeightsError
+from striate.core.errors import DataError
 from striate.exporters.onnx_model import import_onnx
 
+DOMAINS = ("", "ai.onnx")  # of the standard operators
+LOOPS = ("Loop", "Scan", "SequenceMap")  # a file can run forever with them
+MAX_DEPTH = 8  # of graphs inside of graphs
 MAX_NODES = 100_000
-MAX_DEPTH = 8  # of graphs inside nodes, such as the branches of `If`
-DOMAINS = ("", "ai.onnx")
-_EXTERNAL = 1  # TensorProto.EXTERNAL
 
 
-def check_onnx(payload: bytes, where: object = "ONNX file") -> Any:
-    """Return the parsed file, if it needs nothing from outside.
-
-    Refused are weights in other files (a path could lead anywhere on this machine),
-    operators of other domains (they load libraries), and graphs that are too large.
+def check_onnx(payload: bytes, where: str = "the ONNX file") -> Any:
+    """Return a parsed ONNX file, if it has only parts that striate writes.
 
     Raises:
-        WeightsError: The file is damaged or refused.
+        DataError: It is no ONNX file, or it has custom operators, external data, loops.
     """
     onnx = import_onnx()
     try:
         model = onnx.load_model_from_string(payload)
-    except Exception as error:  # protobuf's own error classes differ by version
-        raise WeightsError("the ONNX file is damaged", where=where) from error
-    domains = {opset.domain for opset in model.opset_import} - set(DOMAINS)
-    count = 0
-    for graph in _graphs(model.graph, where):
-        count += len(graph.node)
-        if count > MAX_NODES:
-            what = f"the ONNX file has more than {MAX_NODES:,} nodes"
-            raise WeightsError(what, where=where)
-        domains |= {node.domain for node in graph.node} - set(DOMAINS)
-        for tensor in _tensors(graph):
-            if tensor.data_location == _EXTERNAL or tensor.external_data:
-                what = f"the ONNX file reads weight {tensor.name!r} from another file"
-                fix = "use a file with all weights inside"
-                raise WeightsError(what, where=where, fix=fix)
-    if domains or model.functions:
-        names = ", ".join(sorted(domains)) or "own functions"
-        what = f"the ONNX file has operators that are not standard: {names}"
-        raise WeightsError(what, where=where, fix="use a file without them")
+    except Exception as error:  # protobuf's classes of errors differ by version
+        raise DataError("this is not an ONNX file", where=where) from error
+    if len(model.graph.node) > MAX_NODES:
+        raise DataError(f"the file has more than {MAX_NODES:,} nodes", where=where)
+    if not model.graph.node and not model.graph.output:
+        raise DataError("this is not an ONNX file", where=where)
+    problem = next(_problems(model), None)
+    if problem is not None:
+        fix = "use a file that striate exported"
+        raise DataError(f"the file is refused: {problem}", where=where, fix=fix)
     return model
 
 
-def _graphs(graph: Any, where: object, depth: int = 0) -> Iterator[Any]:
-    """Yield a graph and all graphs inside its nodes."""
+def _problems(model: Any) -> Iterator[str]:
+    """Yield why an ONNX file is refused."""
+    if model.functions:
+        yield f"it defines its own operator {model.functions[0].name}"
+    for opset in model.opset_import:
+        if opset.domain not in DOMAINS:
+            yield f"operators of the domain {opset.domain} are not standard"
+    yield from _graph_problems(model.graph, 0)
+
+
+def _graph_problems(graph: Any, depth: int) -> Iterator[str]:
     if depth > MAX_DEPTH:
-        what = f"the ONNX file has graphs nested more than {MAX_DEPTH} deep"
-        raise WeightsError(what, where=where)
-    yield graph
+        yield "its graphs are nested too deeply"
+        return
+    sparse = [part for t in graph.sparse_initializer for part in (t.values, t.indices)]
+    yield from _external([*graph.initializer, *sparse])
     for node in graph.node:
+        if node.domain not in DOMAINS:
+            yield f"operator {node.op_type} of the domain {node.domain}"
+        if node.op_type in LOOPS:
+            yield f"operator {node.op_type} could run forever"
         for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for each in inner:
-                yield from _graphs(each, where, depth + 1)
+            yield from _attribute_problems(attribute, depth)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield all tensors of a graph and of the attributes of its nodes."""
-    yield from graph.initializer
-    sparse = list(graph.sparse_initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            sparse += list(attribute.sparse_tensors)
-            sparse += [attribute.sparse_tensor] * attribute.HasField("sparse_tensor")
-    for tensor in sparse:
-        yield tensor.values
-        yield tensor.indices
+def _attribute_problems(attribute: Any, depth: int) -> Iterator[str]:
+    sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
+    tensors = [attribute.t, *attribute.tensors]
+    yield from _external([*tensors, *(s.values for s in sparse)])
+    yield from _external([s.indices for s in sparse])
+    for graph in (
+        *([attribute.g] if attribute.HasField("g") else ()),
+        *attribute.graphs,
+    ):
+        yield from _graph_problems(graph, depth + 1)
+
+
+def _external(tensors: list[Any]) -> Iterator[str]:
+    for tensor in tensors:
+        if tensor.external_data or tensor.data_location:
+            yield f"the values of {tensor.name or 'a constant'} are in another file"

@@ -38,6 +38,8 @@ class BundleRun(Run):
         BundleError: The bundle is damaged, forged, or made by a newer striate.
     """
 
+    has_training_record = False
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.bundle: Bundle = open_bundle(path)
@@ -60,11 +62,6 @@ class BundleRun(Run):
     def recipe(self) -> Recipe:
         """Return default settings; those of the training are in the provenance."""
         return Recipe(data=self.path.stem)
-
-    @property
-    def has_training_record(self) -> bool:
-        """Return False: a bundle does not know the training of its network."""
-        return False
 
     @property
     def probabilities(self) -> ProbabilityMap:

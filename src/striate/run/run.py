@@ -74,6 +74,8 @@ class Run(NotebookResult):
         RunError: The run folder does not exist.
     """
 
+    has_training_record = True  # settings, images and epochs are known
+
     def __init__(
         self,
         path: str | Path,
@@ -245,11 +247,6 @@ class Run(NotebookResult):
         return predictions
 
     @property
-    def has_training_record(self) -> bool:
-        """Return whether the run knows its training: settings, images, epochs."""
-        return True
-
-    @property
     def splits_to_evaluate(self) -> list[str]:
         """Return the names of the splits that are evaluated after training."""
         return [split for split in ("val", "test") if split in self.data.subsets]
@@ -393,8 +390,7 @@ def load_run(
 
     Args:
         path: The folder, or its name below `runs/train` or `runs/transfer`.
-        model: The network, if the run was trained with a Python object as model; or a
-            name such as `net.py:Net`, which replaces the network of the run.
+        model: The network of a run on a Python object, or a name such as `net.py:Net`.
         data: The data set, if it is in memory (default: read again when needed).
         trust: Execute the network code of a run folder from another machine.
 

@@ -15,13 +15,9 @@ from striate.core.notebook import NotebookResult
 from striate.data.decode.preprocess import file_to_input
 from striate.exporters.bundle.contents import INPUTS, LOGITS, PROBABILITIES
 from striate.exporters.bundle.minisign import signature_path, verify_signature
+from striate.exporters.network_pipeline import NetworkPipeline
 from striate.exporters.onnx_target import OnnxTarget
-from striate.exporters.parity import (
-    LOGITS_TOLERANCE,
-    NetworkPipeline,
-    StageParity,
-    compare_values,
-)
+from striate.exporters.parity import LOGITS_TOLERANCE, StageParity, compare_values
 from striate.run.bundle_run import BundleRun
 
 ONNX = "model.onnx"

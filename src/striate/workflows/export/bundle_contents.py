@@ -15,7 +15,8 @@ from striate.exporters.bundle.contents import (
     BundleContents,
 )
 from striate.exporters.graph import NetworkGraph
-from striate.exporters.parity import NetworkPipeline, ParityReport, ParitySample
+from striate.exporters.network_pipeline import NetworkPipeline, ParitySample
+from striate.exporters.parity import ParityReport
 from striate.exporters.portable_decode import encode_png
 from striate.report.format import percent
 
@@ -114,4 +115,6 @@ def model_card(metadata: Mapping[str, Any], pipeline: NetworkPipeline) -> str:
 
 def _plain(text: object) -> str:
     """Return a text on one line, without characters that have a meaning in Markdown."""
-    return " ".join("".join(c for c in str(text) if c not in "|`*_<>[]").split())
+    letters = (c for c in str(text) if c not in "|`*_<>[]")
+    printable = "".join(c if c.isprintable() else " " for c in letters)
+    return " ".join(printable.split())

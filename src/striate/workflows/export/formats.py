@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from striate.core.errors import SettingError
+from striate.exporters.bundle.check_bundle import check_bundle
 from striate.exporters.bundle.write import bundle_bytes
 from striate.exporters.graph import NetworkGraph
 from striate.exporters.graph_target import GraphTarget
+from striate.exporters.network_pipeline import NetworkPipeline, ParitySample
 from striate.exporters.onnx_file import OnnxOptions, write_onnx
 from striate.exporters.onnx_target import OnnxTarget
 from striate.exporters.openvino_ir import OpenvinoTarget, write_openvino
-from striate.exporters.parity import (
-    NetworkPipeline,
-    ParityReport,
-    ParitySample,
-    ParityTarget,
-)
+from striate.exporters.parity import ParityReport, ParityTarget
 from striate.exporters.triton import triton_files
 from striate.workflows.export.bundle_contents import BUNDLED_ONNX, bundle_contents
 from striate.workflows.export.options import ExportOptions
@@ -101,7 +99,9 @@ def _bundle(source: ExportSource, check: Check) -> ExportedFiles:
         reports=reports,
         onnx=payload,
     )
-    files = {".striate": bundle_bytes(contents)}
+    content = bundle_bytes(contents)
+    check_bundle(io.BytesIO(content), len(content))  # only what can be read is written
+    files = {".striate": content}
     return ExportedFiles(files=files, input=kind, report=report)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from striate.core.errors import RunError, SettingError, WeightsError
 from striate.data.decode.preprocess import check_takes_pixels
 from striate.engine.tta import TTA_MODES
-from striate.exporters.parity import NetworkPipeline
+from striate.exporters.network_pipeline import NetworkPipeline
 from striate.exporters.probabilities import ProbabilityMap
 from striate.run.run import Run
 

@@ -14,7 +14,7 @@ from striate.data.decode.preprocess import decode_for, to_channels
 from striate.data.find_source import find_source
 from striate.data.sources.source import Source
 from striate.data.split.split_file import read_split_rows
-from striate.exporters.parity import ParitySample
+from striate.exporters.network_pipeline import ParitySample
 from striate.exporters.portable_decode import decode_with_pillow
 from striate.run import layout
 from striate.run.lost_data import is_lost, lost_data_error
