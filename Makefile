@@ -51,8 +51,9 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Compiled files are kept, also where a shell forbids it: the tests start many processes.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q
 
 define COVERAGE_LIMITS
 	$(BIN)/coverage report --fail-under=95
