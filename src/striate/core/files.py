@@ -70,6 +70,30 @@ def write_bytes(path: Path, payload: bytes) -> None:
         sync_folder(path.parent)
 
 
+def write_files_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files: all contents are on the disk before the first gets its name.
+
+    Raises:
+        StorageError: The write failed; existing files are unchanged.
+    """
+    first, size = next(iter(files)), sum(map(len, files.values()))
+    temporary = {path: temporary_name(path) for path in files}
+    with storage_errors(first, size):
+        try:
+            for path, payload in files.items():
+                make_folder(path.parent)
+                create_file(temporary[path], payload)
+            for path, name in temporary.items():
+                os.replace(name, path)
+        except BaseException:
+            for name in temporary.values():
+                with suppress(OSError):
+                    os.unlink(name)
+            raise
+        for folder in {path.parent for path in files}:
+            sync_folder(folder)
+
+
 def temporary_name(path: Path) -> Path:
     """Return a random hidden path in the folder of `path`, for a temporary file."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

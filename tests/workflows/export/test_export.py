@@ -1,7 +1,9 @@
 """`striate export`: files that give the answers of the run, or no file."""
 
+import errno
 import inspect
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ import striate as st
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.exporters import onnx_preprocess, portable_decode
 from striate.exporters.onnx_target import onnx_session
+from striate.exporters.runtimes import open_session
 from striate.run.parse_settings import make_recipe
 from striate.workflows.export import formats, samples
 from striate.workflows.export.export import ExportRefusedError
@@ -461,3 +464,45 @@ def test_a_missing_package_names_the_extra(photo_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(SettingError, match=r"striate\[export\]"):
         st.export(photo_run, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_batches_of_any_size(photo_run, tmp_path, suffix):
+    if suffix == ".xml":
+        pytest.importorskip("openvino")
+    outputs = ("probabilities", "logits")
+    path = tmp_path / f"net{suffix}"
+    st.export(photo_run, path, input="resized", outputs=outputs, verify=2)
+    program = open_session(path, "onnxruntime" if suffix == ".onnx" else "openvino")
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (64, 20, 20, 3), dtype=np.uint8)
+    rows = [program.run(pixels[i : i + 1])["logits"] for i in range(64)]
+    single = np.concatenate(rows)
+    for size in (*range(1, 18), 64):
+        values = program.run(pixels[:size])["logits"]
+        assert np.abs(values - single[:size]).max() < 1e-4
+
+
+def test_opencv_reads_the_file(photo_run, tmp_path):
+    """Another program's own reader of ONNX, on tensors and logits."""
+    cv2 = pytest.importorskip("cv2")
+    path = st.export(
+        photo_run, tmp_path / "net.onnx", input="tensor", outputs=("logits",), verify=2
+    ).path
+    x = torch.randn(1, 3, 20, 20)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(x.numpy())
+    with torch.no_grad():
+        expected = photo_run.model.cpu()(x).numpy()
+    assert np.abs(network.forward() - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "bundle"])
+def test_a_full_disk_leaves_nothing(photo_run, tmp_path, monkeypatch, kind):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StriateError, match="the disk is full"):
+        st.export(photo_run, tmp_path / "net", format=kind, verify=2)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from striate.core.errors import StriateError
-from striate.core.files import make_folder, refuse_existing, write_bytes
+from striate.core.files import refuse_existing, write_files_together
 from striate.core.findings import Column, Prose, Table
 from striate.core.format import count_text, format_bytes
 from striate.core.notebook import NotebookResult
@@ -162,14 +162,13 @@ def _refuse_existing(path: Path, name: str, overwrite: bool) -> None:
 
 
 def write_files(files: Files, path: Path, *, folder: bool) -> tuple[Path, ...]:
-    """Write files by suffix, or by name below a folder; each is whole or absent."""
-    paths = []
-    for key, payload in files.items():
-        target = path / key if folder else path.with_suffix(key)
-        make_folder(target.parent)
-        write_bytes(target, payload)
-        paths.append(target)
-    return tuple(paths)
+    """Write files by suffix, or by name below a folder: all of them or none."""
+    contents = {
+        path / key if folder else path.with_suffix(key): payload
+        for key, payload in files.items()
+    }
+    write_files_together(contents)
+    return tuple(contents)
 
 
 def refuse_difference(report: ParityReport, path: Path) -> None:
