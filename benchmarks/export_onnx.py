@@ -13,6 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -88,10 +89,8 @@ def main() -> None:
         model = st.create_model(name, num_classes=10, in_chans=channels).eval()
         base = 0.0
         for label, function in (("striate", ours), ("torch", torchs)):
-            seconds, payload = measure(
-                lambda f=function: f(model, channels, side),  # type: ignore[misc]
-                rounds,
-            )
+            call = partial(function, model, channels, side)
+            seconds, payload = measure(call, rounds)
             median = statistics.median(seconds)
             base = base or median
             lines.append(
