@@ -29,7 +29,9 @@ def small_graph() -> NetworkGraph:
             output="p",
             attrs={"dims": [2, 3], "keepdim": False},
         ),
-        GraphNode(kind="linear", inputs=("p", "fc.weight"), output="logits", layer="fc"),
+        GraphNode(
+            kind="linear", inputs=("p", "fc.weight"), output="logits", layer="fc"
+        ),
     )
     return NetworkGraph(
         nodes=nodes,
