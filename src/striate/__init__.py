@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.finetune.freeze import freeze as freeze
     from striate.models.catalogue import list_models as list_models
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.run.bundle_run import load_bundle as load_bundle
     from striate.run.create_model import create_model as create_model
     from striate.run.recipe import Recipe as Recipe
     from striate.run.run import Run as Run
@@ -68,6 +69,7 @@ _HOMES = {
     "learning_curve": "striate.workflows.data_curve.learning_curve",
     "list_models": "striate.models.catalogue",
     "list_runs": "striate.workflows.runs.list_runs",
+    "load_bundle": "striate.run.bundle_run",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.run.run",

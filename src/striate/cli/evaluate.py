@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags, stdout_for_json
 from striate.cli.run_flags import NETWORK_FLAGS, open_run
@@ -84,23 +84,28 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
         subset, name, skipped = run.subset_for(options.data, options.split)
         predictions = run.predict_subset(subset)
         overlap = training_overlap(run, subset, predictions) if options.data else None
-        verdict = run_verdict(run, name, predictions, other_data=options.data)
+        verdict = None
+        if run.has_training_record:
+            verdict = run_verdict(run, name, predictions, other_data=options.data)
     score = predictions.metrics()
     if options.json:
         scores = {"run": str(run.path), "split": name, **asdict(score)}
-        more = {"verdict": verdict.as_dict(), "skipped": len(skipped)}
+        more: dict[str, Any] = {"verdict": verdict.as_dict() if verdict else None}
+        more["skipped"] = len(skipped)
         more["trained_on"] = overlap.as_dict() if overlap else None
         print(json.dumps({**scores, "temperature": run.temperature, **more}))
     else:
-        print_verdict(verdict)
-        print_accuracies(run, name)
+        if verdict:
+            print_verdict(verdict)
+            print_accuracies(run, name)
         print_score(name, score)
         if overlap:
             text = f"warning: {overlap.sentence}"
             console().print(text, style="yellow", markup=False)
         print_scaling(run)
         print_skipped(skipped)
-        print_next_steps(verdict)
+        if verdict:
+            print_next_steps(verdict)
     return 1 if skipped else 0
 
 

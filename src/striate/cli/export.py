@@ -1,4 +1,4 @@
-"""Export a run to ONNX or OpenVINO: images in, probabilities out, checked."""
+"""Export a run to ONNX, OpenVINO or a bundle: images in, probabilities out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from striate.core.errors import SettingError
 
 FLAGS = {
     "run_folder RUN": "run folder or its name",
-    "--to {onnx,openvino,triton}": "file format (default: by the suffix of --out, "
-    "else onnx)",
-    "--out FILE": "output file: .onnx, .xml for OpenVINO, or a folder for Triton "
-    "(default: in the folder `export` of the run)",
+    "--to {onnx,openvino,triton,bundle}": "file format (default: by the suffix of "
+    "--out, else onnx)",
+    "--out FILE": "output file: .onnx, .xml for OpenVINO, .striate for a bundle; for "
+    "Triton a folder (default: in the folder `export` of the run)",
     "--input {image,resized,tensor}": "what the file takes: 8-bit images of any size, "
     "8-bit images of the network's size, or normalized tensors (default: image; for "
     "OpenVINO resized)",
@@ -30,6 +30,7 @@ FLAGS = {
     "logit if that exceeds 1 (default: 0.0001)",
     "--threshold F": "probability below which the answer is `unknown`, 0-1 (default: "
     "0, never)",
+    "--sign FILE": "sign the bundle with this secret key of minisign",
     "--overwrite": "replace files that already exist",
     **NETWORK_FLAGS,
 }
@@ -68,6 +69,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "precision": options.precision,
         "tolerance": options.tolerance,
         "threshold": options.threshold,
+        "sign": options.sign,
         "overwrite": options.overwrite,
     }
     if options.outputs:

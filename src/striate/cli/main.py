@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from striate.cli import (
+    bundle,
     compare,
     data,
     evaluate,
@@ -40,6 +41,7 @@ VERBS = {
     "summary": Verb(summary.configure_summary, summary.run_summary),
     "explain": Verb(explain.configure_explain, explain.run_explain),
     "export": Verb(export.configure_export, export.run_export),
+    "bundle": Verb(bundle.configure_bundle, bundle.run_bundle),
     "compare": Verb(compare.configure_compare, compare.run_compare),
     "lab": Verb(lab.configure_lab, lab.run_lab),
     "runs": Verb(runs.configure_runs, runs.run_runs),

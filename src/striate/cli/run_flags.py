@@ -27,8 +27,8 @@ def open_run(options: argparse.Namespace) -> Run:
         RunError: The run does not exist.
     """
     from striate.core.errors import SettingError
+    from striate.run.bundle_run import open_run_or_bundle
     from striate.run.layout import existing_run
-    from striate.run.run import Run
 
     if options.model and existing_run(options.model):
         what = (
@@ -36,4 +36,6 @@ def open_run(options: argparse.Namespace) -> Run:
         )
         fix = "give the run as the first argument, without --model"
         raise SettingError(what, where="--model", fix=fix)
-    return Run(options.run_folder, model=options.model, trust=options.trust)
+    return open_run_or_bundle(
+        options.run_folder, model=options.model, trust=options.trust
+    )

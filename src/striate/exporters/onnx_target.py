@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from striate.exporters.graph import NetworkGraph, last_values
+from striate.exporters.onnx_check import check_onnx
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 from striate.exporters.ort_session import onnx_session
@@ -28,11 +29,10 @@ class OnnxTarget:
     normalize_tolerance = 0.0
 
     def __init__(self, payload: bytes, graph: NetworkGraph, input_kind: str) -> None:
-        onnx = import_onnx()
         self.input_kind = input_kind
         self._payload = payload
         self._graph = graph
-        model = onnx.load_model_from_string(payload)
+        model = check_onnx(payload)
         self.metadata = {p.key: p.value for p in model.metadata_props}
         names: Sequence[str] = json.loads(self.metadata[f"{METADATA_PREFIX}classes"])
         self.classes = tuple(names)

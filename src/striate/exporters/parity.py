@@ -62,6 +62,7 @@ class ParitySample:
     pixels: np.ndarray  # (H, W, C) uint8, with the channels of the network
     # pixels of the same file by another decoder; None if there is no other decoder
     other_pixels: np.ndarray | None = None
+    file: bytes = b""  # content of the image file; empty for arrays in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class NetworkPipeline:
 
     def normalized(self, resized: np.ndarray) -> np.ndarray:
         """Return the inputs of the network, (N, C, h, w) float32."""
-        x = normalize(torch.from_numpy(resized), self.preprocess)
+        x = normalize(torch.from_numpy(resized.copy()), self.preprocess)
         return np.ascontiguousarray(x.numpy())
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -236,7 +237,7 @@ class _Comparison:
         if actual.shape != expected.shape:
             detail = f"shape {actual.shape}, expected {expected.shape}"
             return _failed(stage, len(self._samples), tolerance, detail)
-        return _compared(stage, actual, expected, tolerance, self._names)
+        return compare_values(stage, actual, expected, tolerance, self._names)
 
     def _names(self, index: int) -> str:
         return self._samples[index].path
@@ -253,14 +254,22 @@ def _failed(stage: str, images: int, tolerance: float, detail: str) -> StagePari
     )
 
 
-def _compared(
+def compare_values(
     stage: str,
     actual: np.ndarray,
     expected: np.ndarray,
     tolerance: float,
     name: Callable[[int], str],
 ) -> StageParity:
-    """Compare values image by image; values that are not numbers always differ."""
+    """Compare values image by image; values that are not numbers always differ.
+
+    Args:
+        stage: Name of the stage.
+        actual: Values of the file, (images, …).
+        expected: Values of the network, of the same shape.
+        tolerance: Largest allowed difference.
+        name: Function from the index of an image to its name.
+    """
     count = len(expected)
     difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     difference = np.nan_to_num(difference.reshape(count, -1), nan=np.inf)
@@ -338,7 +347,7 @@ def _first_layer(
         if actual is None or actual.shape != expected.shape:
             continue
         tolerance = LOGITS_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        stage = _compared(
+        stage = compare_values(
             "layers", actual, expected, tolerance, lambda _: samples[0].path
         )
         if not stage.equal:
@@ -371,7 +380,7 @@ def _batches(
             if key not in values:
                 continue
             expected = np.concatenate([single[i % 2][key] for i in range(size)])
-            stage = _compared(
+            stage = compare_values(
                 "batch", values[key], expected, tolerance, lambda i: f"image {i + 1}"
             )
             if not stage.equal:

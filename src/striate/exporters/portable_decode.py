@@ -1,4 +1,4 @@
-"""Decoding of an image file with Pillow alone, as users of an exported file do it."""
+"""Image files with Pillow alone, as users of an exported file read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from PIL import Image, ImageOps
 
 # Modes that need no decision of ours: 8 bits, no palette, no transparency, no CMYK.
 PLAIN_MODES = ("L", "RGB")
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return a PNG file of 8-bit pixels, (H, W, 1 or 3)."""
+    buffer = BytesIO()
+    image = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def decode_with_pillow(payload: bytes, channels: int) -> np.ndarray | None:

@@ -245,6 +245,11 @@ class Run(NotebookResult):
         return predictions
 
     @property
+    def has_training_record(self) -> bool:
+        """Return whether the run knows its training: settings, images, epochs."""
+        return True
+
+    @property
     def splits_to_evaluate(self) -> list[str]:
         """Return the names of the splits that are evaluated after training."""
         return [split for split in ("val", "test") if split in self.data.subsets]

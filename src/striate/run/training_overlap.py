@@ -50,8 +50,11 @@ def training_overlap(
     """Compare images of another data set with the training images, by their pixels.
 
     Returns:
-        The overlap, or None if no image was a training image.
+        The overlap, or None if no image was a training image, or if the training images
+        are not known (a bundle).
     """
+    if not (run.path / names.SPLIT).is_file():
+        return None
     rows = read_split_rows(run.path / names.SPLIT)
     trained = {row["content"] for row in rows if row["split"] == "train"}
     is_trained = np.array([content in trained for content in subset.contents], bool)

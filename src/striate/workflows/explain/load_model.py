@@ -12,6 +12,7 @@ from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.interpret.attribution.target import ToProbs
 from striate.models.weights import load_pretrained
+from striate.run.bundle_run import is_bundle, open_run_or_bundle
 from striate.run.layout import existing_run
 from striate.run.python_network import is_python_network
 from striate.run.resolve_model import SummaryRequest, resolve_target
@@ -29,18 +30,21 @@ class LoadedModel:
     model: nn.Module
     preprocess: Preprocess
     labels: ClassNames | None = None
-    run: Run | None = None
+    run: Run | None = None  # with its images
+    bundle: Run | None = None  # with calibration, without images
     remarks: tuple[str, ...] = ()
 
     @property
     def temperature(self) -> float:
         """Return the divisor of the logits in probabilities; 1 without a run."""
-        return self.run.temperature if self.run else 1.0
+        source = self.run or self.bundle
+        return source.temperature if source else 1.0
 
     @property
     def to_probs(self) -> ToProbs | None:
         """Return the function to probabilities of several labels; None: softmax."""
-        calibration = self.run.label_calibration if self.run else None
+        source = self.run or self.bundle
+        calibration = source.label_calibration if source else None
         return calibration.probabilities if calibration else None
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -73,18 +77,19 @@ def load_model(
         SettingError: The name is unknown, or options conflict with a run.
     """
     options = options or SummaryRequest()
-    if existing_run(name):
+    if existing_run(name) or is_bundle(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
             fix = "remove --weights and the image size, channel and class options"
             raise SettingError(what, where=name, fix=fix)
-        run = Run(name, model=model, trust=trust)
+        run = open_run_or_bundle(name, model=model, trust=trust)
         return LoadedModel(
             name=run.path.name,
             model=run.model,
             preprocess=run.preprocess,
             labels=run.labels,
-            run=run,
+            run=run if run.has_training_record else None,
+            bundle=None if run.has_training_record else run,
         )
     if model is not None:
         what = "--model needs a run, whose weights it gets"

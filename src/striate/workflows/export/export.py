@@ -12,12 +12,17 @@ from striate.core.files import make_folder, refuse_existing, write_bytes
 from striate.core.findings import Column, Prose, Table
 from striate.core.format import count_text, format_bytes
 from striate.core.notebook import NotebookResult
+from striate.exporters.bundle.minisign import sign_bundle
 from striate.exporters.fold import fold_batch_norm
-from striate.exporters.parity import ParityReport, check_parity
+from striate.exporters.parity import ParityReport, ParityTarget, check_parity
 from striate.exporters.trace_graph import trace_graph
 from striate.run.run import Run
 from striate.workflows.export.formats import FOLDERS, WRITERS, ExportSource, Files
-from striate.workflows.export.options import ExportOptions, ExportSettings
+from striate.workflows.export.options import (
+    SUFFIXES,
+    ExportOptions,
+    ExportSettings,
+)
 from striate.workflows.export.pipeline import export_metadata, run_pipeline
 from striate.workflows.export.samples import validation_samples
 
@@ -116,28 +121,37 @@ def export(
     path = None if out is None else Path(out)
     name = options.format_of(path)
     if path is None:
-        suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(name, "")
+        suffix = {kind: suffix for suffix, kind in SUFFIXES.items()}.get(name, "")
         path = run.path / "export" / f"{run.path.name}{suffix}"
     _refuse_existing(path, name, options.overwrite)
     pipeline = run_pipeline(run, options.threshold)
+    samples = validation_samples(run, options.verify, "val")
     graph = trace_graph(pipeline.model, run.preprocess.spec.shape)
     source = ExportSource(
         name=path.stem,
         graph=fold_batch_norm(graph),
         pipeline=pipeline,
         options=options,
-        facts=export_metadata(run),
+        metadata=export_metadata(run),
+        samples=samples,
     )
-    samples = validation_samples(run, options.verify, "val")
-    files, target = WRITERS[name](source)
-    report = check_parity(target, pipeline, samples, tolerance=options.tolerance)
-    refuse_difference(report, path)
+
+    def check(target: ParityTarget) -> ParityReport:
+        report = check_parity(target, pipeline, samples, tolerance=options.tolerance)
+        refuse_difference(report, path)
+        return report
+
+    exported = WRITERS[name](source, check)
+    paths = write_files(exported.files, path, folder=name in FOLDERS)
+    if options.sign is not None:
+        signature = sign_bundle(paths[0], options.sign, overwrite=options.overwrite)
+        paths = (*paths, signature)
     return ExportResult(
-        paths=write_files(files, path, folder=name in FOLDERS),
+        paths=paths,
         format=name,
-        input=target.input_kind,
-        size=sum(map(len, files.values())),
-        report=report,
+        input=exported.input,
+        size=sum(map(len, exported.files.values())),
+        report=exported.report,
     )
 
 

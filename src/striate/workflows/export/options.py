@@ -10,8 +10,8 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 from striate.exporters.parity import LOGITS_TOLERANCE
 
-FORMATS = ("onnx", "openvino", "triton")
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+FORMATS = ("onnx", "openvino", "triton", "bundle")
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".striate": "bundle"}
 VERIFIED_IMAGES = 100
 
 
@@ -26,6 +26,7 @@ class ExportSettings(TypedDict, total=False):
     verify: int | None
     tolerance: float
     threshold: float
+    sign: Path | None
     overwrite: bool
 
 
@@ -48,6 +49,7 @@ class ExportOptions:
     # largest difference of the logits, relative to the largest logit if that exceeds 1
     tolerance: float = LOGITS_TOLERANCE
     threshold: float = 0.0  # probability below which the answer is `unknown`
+    sign: Path | None = None  # secret key (minisign) that signs a bundle
     overwrite: bool = False  # replace existing files
 
     def __post_init__(self) -> None:
@@ -81,4 +83,7 @@ class ExportOptions:
         if self.precision == "fp16" and name != "openvino":
             what = f"fp16 is not available for {name}"
             raise SettingError(what, where="--precision", fix="use --to openvino")
+        if self.sign is not None and name != "bundle":
+            what = f"only bundles can be signed, not {name}"
+            raise SettingError(what, where="--sign", fix="use --to bundle")
         return name

@@ -87,6 +87,7 @@ def export_metadata(run: Run) -> dict[str, Any]:
         "network": run.recipe.model,
         "versions": facts.get("versions", {}),
         "metrics": scores,
+        "calibration_images": run.scaling.images if run.scaling else 0,
     }
 
 
@@ -95,5 +96,5 @@ def _plain(values: Any) -> Any:
     return {
         key: value
         for key, value in dict(values).items()
-        if isinstance(value, int | float | str) or value is None
+        if isinstance(value, int | float | str) or key == "interval"
     }

@@ -83,7 +83,7 @@ def _sample(source: Source, index: int, preprocess: Preprocess) -> ParitySample 
     other = None
     if decoded.factor == 1:
         other = decode_with_pillow(payload, preprocess.channels)
-    return ParitySample(path=path, pixels=pixels, other_pixels=other)
+    return ParitySample(path=path, pixels=pixels, other_pixels=other, file=payload)
 
 
 def _network_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:

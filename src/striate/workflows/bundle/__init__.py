@@ -1,0 +1,1 @@
+"""`striate bundle`: show, verify, extract and sign bundles."""
