@@ -25,6 +25,8 @@ class GraphTarget:
 
     input_kind = "image"
 
+    normalize_tolerance = 0.0
+
     def __init__(self, graph: NetworkGraph, pipeline: NetworkPipeline) -> None:
         network = GraphNetwork(graph).eval()
         self._pipeline = NetworkPipeline(

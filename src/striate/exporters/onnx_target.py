@@ -26,6 +26,8 @@ class OnnxTarget:
         input_kind: `image`, `resized` or `tensor`.
     """
 
+    normalize_tolerance = 0.0
+
     def __init__(self, payload: bytes, graph: NetworkGraph, input_kind: str) -> None:
         self.input_kind = input_kind
         self._payload = payload

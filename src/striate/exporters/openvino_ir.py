@@ -50,6 +50,9 @@ class OpenvinoTarget:
         input_kind: `image`, `resized` or `tensor`.
     """
 
+    # OpenVINO multiplies by 1/std instead of dividing by std: two roundings.
+    normalize_tolerance = 1e-6
+
     def __init__(self, files: tuple[bytes, bytes], input_kind: str) -> None:
         openvino = import_openvino()
         self.input_kind = input_kind

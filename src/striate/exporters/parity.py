@@ -23,6 +23,9 @@ BATCH_SIZES = (1, 2, 5, 17)  # sizes for which a file is tried
 class ParityTarget(Protocol):
     """An exported file as a function from images to the values of its stages."""
 
+    # allowed difference of normalized values, relative to the largest; 0: bit-equal
+    normalize_tolerance: float
+
     @property
     def classes(self) -> Sequence[str]:
         """Return the class names in the order of the outputs."""
@@ -109,12 +112,15 @@ def check_parity(
     probs = pipeline.probabilities(logits)
     values = _run(target, samples, resized, x)
     scaled = tolerance * max(1.0, float(np.abs(logits).max()))
+    top = max(1.0, float(np.abs(x).max()))
     comparison = _Comparison(samples, values)
     stages = [
         _classes(target, pipeline),
         _decoding(samples),
         comparison.stage("resize", "resized", resized, 0.0),
-        comparison.stage("normalize", "normalized", x, 0.0),
+        comparison.stage(
+            "normalize", "normalized", x, target.normalize_tolerance * top
+        ),
         comparison.stage("logits", "logits", logits, scaled),
         comparison.stage("probabilities", "probabilities", probs, max(tolerance, 1e-6)),
     ]
@@ -286,13 +292,8 @@ def _first_layer(
         if actual is None or actual.shape != expected.shape:
             continue
         tolerance = LOGITS_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        path = samples[0].path
         stage = compare_values(
-            "layers",
-            actual,
-            expected,
-            tolerance,
-            lambda i, p=path: p,  # type: ignore[misc]
+            "layers", actual, expected, tolerance, lambda _: samples[0].path
         )
         if not stage.equal:
             detail = f"layer {layer}, {stage.detail}"

@@ -129,6 +129,17 @@ def test_openvino(photo_run, tmp_path):
     assert half.size < 0.75 * first.size
 
 
+@pytest.mark.parametrize("layers", ["pool 2 > conv 3x3 4", "dense 8"])
+def test_openvino_without_a_convolution_at_the_input(photos, tmp_path, layers):
+    """OpenVINO then cannot hide in the weights that it normalizes by a product."""
+    pytest.importorskip("openvino")
+    run = trained(tmp_path / "run", photos, model=f"12x12x3 > {layers} > dense 2")
+    report = st.export(run, tmp_path / "net.xml", verify=4).report
+    stages = {stage.stage: stage for stage in report.stages}
+    assert 0 < stages["normalize"].max_difference < 1e-5
+    assert report.passed
+
+
 def test_triton(photo_run, tmp_path):
     result = st.export(photo_run, tmp_path / "repository", format="triton", verify=2)
     folder = tmp_path / "repository" / "repository"
