@@ -1,0 +1,124 @@
+"""Texts of C source: strings, identifiers, numbers and the bytes of the weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+_KEYWORDS = frozenset(
+    "auto break case char const continue default do double else enum extern float for "
+    "goto if inline int long register restrict return short signed sizeof static "
+    "struct switch typedef union unsigned void volatile while main".split()
+)
+_BYTES_PER_LINE = 64
+_PLAIN = {
+    byte: chr(byte)
+    for byte in range(32, 127)
+    if chr(byte) not in '"\\?'  # ?? would begin a trigraph
+}
+
+
+def c_identifier(name: str) -> str:
+    """Return a name of C for a network.
+
+    Example:
+        >>> c_identifier("resnet-18 v2"), c_identifier("18"), c_identifier("int")
+        ('resnet_18_v2', 'model_18', 'model_int')
+    """
+    text = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("_")
+    if not text or text[0].isdigit() or text in _KEYWORDS:
+        return f"model_{text}".rstrip("_")
+    return text
+
+
+def c_bytes(payload: bytes) -> str:
+    r"""Return the content of a C string literal with these bytes.
+
+    Example:
+        >>> print(c_bytes(b'a"\x00' + b"1"))
+        a\"\0001
+    """
+    parts = []
+    for index, byte in enumerate(payload):
+        if byte in _PLAIN:
+            parts.append(_PLAIN[byte])
+        elif byte in b'"\\?':
+            parts.append("\\" + chr(byte))
+        else:  # a digit after a short octal number would belong to it
+            digit = payload[index + 1 : index + 2].isdigit()
+            parts.append(f"\\{byte:03o}" if digit else f"\\{byte:o}")
+    return "".join(parts)
+
+
+def c_string(text: str) -> str:
+    r"""Return a C string literal in UTF-8.
+
+    Example:
+        >>> print(c_string('say "ä"'))
+        "say \"\303\244\""
+    """
+    return f'"{c_bytes(text.encode("utf-8", "surrogatepass"))}"'
+
+
+def c_comment(text: str) -> str:
+    """Return a text that may stand in a comment of C.
+
+    Example:
+        >>> c_comment("a */ b")
+        'a * / b'
+    """
+    plain = "".join(c if 32 <= ord(c) < 127 and c not in "\\?" else "_" for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def c_float(value: float) -> str:
+    """Return a float literal with exactly this value.
+
+    Example:
+        >>> c_float(0.1), c_float(3.0), c_float(-math.inf)
+        ('0x1.99999a0000000p-4f', '3.0f', '-INFINITY')
+    """
+    number = float(np.float32(value))
+    if math.isinf(number):
+        return "INFINITY" if number > 0 else "-INFINITY"
+    if math.isnan(number):
+        return "NAN"
+    if number == round(number) and abs(number) < 1e6:
+        return f"{number:.1f}f"
+    return f"{number.hex()}f"
+
+
+def c_double(value: float) -> str:
+    """Return a double literal with exactly this value.
+
+    Example:
+        >>> c_double(1.5)
+        '0x1.8000000000000p+0'
+    """
+    return float(value).hex()
+
+
+def c_array(values: Sequence[object]) -> str:
+    """Return an initializer, broken into lines.
+
+    Example:
+        >>> c_array([1, 2])
+        '{1, 2}'
+    """
+    texts = [str(value) for value in values]
+    if len(texts) <= 8:
+        return "{" + ", ".join(texts) + "}"
+    lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
+    return "{\n    " + ",\n    ".join(lines) + "}"
+
+
+def weights_literal(payload: bytes) -> str:
+    """Return string literals with the bytes of the weights, one on each line."""
+    lines = [
+        f'"{c_bytes(payload[i : i + _BYTES_PER_LINE])}"'
+        for i in range(0, len(payload), _BYTES_PER_LINE)
+    ]
+    return "\n".join(lines)
