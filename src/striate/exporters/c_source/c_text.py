@@ -14,6 +14,8 @@ _KEYWORDS = frozenset(
     "struct switch typedef union unsigned void volatile while main".split()
 )
 _BYTES_PER_LINE = 64
+_CHUNK = 1 << 20  # bytes of weights that are written at once
+_CHUNK = 1 << 20  # bytes of weights that are written at once
 _PLAIN = {
     byte: chr(byte)
     for byte in range(32, 127)
@@ -116,9 +118,39 @@ def c_array(values: Sequence[object]) -> str:
 
 
 def weights_literal(payload: bytes) -> str:
-    """Return string literals with the bytes of the weights, one on each line."""
+    """Return string literals with the bytes of the weights, one on each line.
+
+    Example:
+        >>> print(weights_literal(b"ab"))
+        "ab"
+    """
+    length = len(payload) // _BYTES_PER_LINE * _BYTES_PER_LINE
     lines = [
-        f'"{c_bytes(payload[i : i + _BYTES_PER_LINE])}"'
-        for i in range(0, len(payload), _BYTES_PER_LINE)
+        _literal_lines(np.frombuffer(payload[i : min(i + _CHUNK, length)], np.uint8))
+        for i in range(0, length, _CHUNK)
     ]
-    return "\n".join(lines)
+    rest = payload[length:]
+    return "".join(lines) + (f'"{c_bytes(rest)}"' if rest or not length else "")
+
+
+def _literal_lines(values: np.ndarray) -> str:
+    """Return whole lines: the same texts as `c_bytes`, for all values at once."""
+    digits = (values >= ord("0")) & (values <= ord("9"))
+    before_digit = np.append(digits[1:], False)
+    texts = _TEXTS[before_digit.astype(np.intp), values]
+    rows = texts.reshape(-1, _BYTES_PER_LINE * 4)
+    start = np.full((len(rows), 1), ord('"'), np.uint8)
+    end = np.tile(np.frombuffer(b'"\n', np.uint8), (len(rows), 1))
+    flat = np.concatenate([start, rows, end], axis=1).reshape(-1)
+    return bytes(flat[flat != 0]).decode("ascii")
+
+
+def _byte_texts() -> np.ndarray:
+    """Return the text of each byte, (2, 256, 4); index 1: a digit follows."""
+    rows = [[c_bytes(bytes([b]) + follow) for b in range(256)] for follow in (b"", b"0")]
+    rows[1] = [text.removesuffix("0") for text in rows[1]]
+    texts = np.array(rows, "S4")
+    return texts.view(np.uint8).reshape(2, 256, 4)
+
+
+_TEXTS = _byte_texts()
