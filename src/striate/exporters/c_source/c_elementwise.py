@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from striate.exporters.c_source.c_program import (
     CArray,
     CProgram,
@@ -110,8 +112,8 @@ def function_text(key: str, name: str) -> str:
 
 def write_binary(program: CProgram, node: GraphNode, graph: NetworkGraph) -> None:
     """Append arithmetic of two arrays with broadcasting."""
-    shape = tuple(1 if size < 0 else size for size in graph.shape(node.output))
     operands = [_operand(program, name, graph) for name in node.inputs]
+    shape = np.broadcast_shapes(*(x.shape for x in operands))
     full = [x for x in operands if x.shape == shape and x.is_dense]
     if full and full[0].buffer is not None:
         y = program.like(shape, full[0].strides, math.prod(shape))
@@ -159,7 +161,9 @@ def write_reduction(program: CProgram, node: GraphNode, graph: NetworkGraph) -> 
         rows += [[1] * missing + sizes, [0] * missing + steps]
     numbers = ", ".join(f"INTS{braced(row)}" for row in rows)
     operator = _REDUCTIONS[node.kind]
-    program.step("reduce", f"reduce('{operator}', {x.address}, {y.address}, {numbers});")
+    program.step(
+        "reduce", f"reduce('{operator}', {x.address}, {y.address}, {numbers});"
+    )
     if not node.attrs["keepdim"]:
         left = [d for d in range(len(shape)) if d not in dims]
         y = CArray(

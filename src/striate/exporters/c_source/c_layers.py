@@ -130,9 +130,7 @@ def _output(
         residual = other.address
     limits = f"{c_float(fused.low)}, {c_float(fused.high)}"
     packed = program.weights(pack_bias(bias))
-    return (
-        f"{{{y.address}, {packed}, {residual}, {count}, {step}, {count}, {limits}}}"
-    )
+    return f"{{{y.address}, {packed}, {residual}, {count}, {step}, {count}, {limits}}}"
 
 
 def write_linear(program: CProgram, fused: FusedNode, graph: NetworkGraph) -> None:

@@ -175,8 +175,8 @@ class CProgram:
     def image(self, name: str) -> CArray:
         """Return a value (1, C, H, W) in the order H, W, C; pixels may have gaps."""
         array = self.values[name]
-        if len(array.shape) != 4:
-            raise self.error(f"inputs with {len(array.shape)} dimensions")
+        if len(array.shape) != 4 or array.shape[0] != 1:
+            raise self.error(f"inputs of the shape {array.shape}")
         _, channels, height, width = array.shape
         _, step, down, across = array.strides
         regular = channels == 1 or step == 1
@@ -268,10 +268,3 @@ def braced(values: Sequence[object]) -> str:
         '{1, 2}'
     """
     return "{" + ", ".join(str(value) for value in values) + "}"
-
-
-def fixed_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape for a batch of one image."""
-    return tuple(1 if size < 0 else size for size in shape)
-
-

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from striate.exporters.c_source.c_layers import write_pad
 from striate.exporters.c_source.c_program import CProgram, dense_strides, memory_order
-from striate.exporters.graph import GraphNode, NetworkGraph
+from striate.exporters.graph import BATCH, GraphNode, NetworkGraph
 
 
 def _reshape(program: CProgram, node: GraphNode, graph: NetworkGraph) -> None:
     x = program.values[node.inputs[0]]
-    shape = tuple(1 if size < 0 else size for size in graph.shape(node.output))
-    if math.prod(shape) != x.size:
-        raise program.error("a shape that joins the batch with other dimensions")
+    known = graph.shape(node.output)
+    rest = x.size // math.prod(size for size in known if size != BATCH)
+    shape = tuple(rest if size == BATCH else size for size in known)
     x = program.ordered(x, list(range(len(x.shape))))
     strides = dense_strides(shape, range(len(shape)))
     program.values[node.output] = replace(x, shape=shape, strides=strides)
@@ -42,14 +42,17 @@ def _slice(program: CProgram, node: GraphNode, graph: NetworkGraph) -> None:
 
 def _concat(program: CProgram, node: GraphNode, graph: NetworkGraph) -> None:
     dim = node.attrs["dim"]
-    shape = tuple(1 if size < 0 else size for size in graph.shape(node.output))
+    parts = [
+        program.constant(graph.constants[name])
+        if name in graph.constants
+        else program.values[name]
+        for name in node.inputs
+    ]
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
     y = program.new(shape)
     start = 0
-    for name in node.inputs:
-        if name in graph.constants:
-            x = program.constant(graph.constants[name])
-        else:
-            x = program.values[name]
+    for x in parts:
         part = replace(y, shape=x.shape, offset=y.offset + start * y.strides[dim])
         program.copy(x, part)
         start += x.shape[dim]

@@ -93,7 +93,7 @@ class CTarget:
     def _run_image(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         count, p = len(self.classes), self._preprocess
         if pixels.shape[-1] != p.channels or pixels.dtype != np.uint8:
-            what = f"images must be uint8 with {p.channels} channels"
+            what = f"images must be uint8, channels last; channels: {p.channels}"
             raise StriateError(what, where="export")
         resized = np.empty(p.shape, np.uint8)
         logits, probs = np.empty(count, np.float32), np.empty(count, np.float32)
@@ -107,7 +107,8 @@ class CTarget:
         tensor = np.ascontiguousarray(tensor, np.float32)
         count = len(self.classes)
         logits, probs = np.empty(count, np.float32), np.empty(count, np.float32)
-        self._call("predict_tensor", *map(_pointer, (tensor, logits, probs)))
+        arrays = [_pointer(array) for array in (tensor, logits, probs)]
+        self._call("predict_tensor", *arrays)
         return {"logits": logits, "probabilities": probs}
 
     def run_layers(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:

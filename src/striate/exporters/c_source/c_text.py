@@ -8,11 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for "
-    "goto if inline int long register restrict return short signed sizeof static "
-    "struct switch typedef union unsigned void volatile while main".split()
-)
 _BYTES_PER_LINE = 64
 _CHUNK = 1 << 20  # bytes of weights that are written at once
 _CHUNK = 1 << 20  # bytes of weights that are written at once
@@ -24,14 +19,14 @@ _PLAIN = {
 
 
 def c_identifier(name: str) -> str:
-    """Return a name of C for a network.
+    """Return the beginning of the names of C functions for a network.
 
     Example:
-        >>> c_identifier("resnet-18 v2"), c_identifier("18"), c_identifier("int")
-        ('resnet_18_v2', 'model_18', 'model_int')
+        >>> c_identifier("resnet-18 v2"), c_identifier("18")
+        ('resnet_18_v2', 'model_18')
     """
     text = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("_")
-    if not text or text[0].isdigit() or text in _KEYWORDS:
+    if not text or text[0].isdigit():
         return f"model_{text}".rstrip("_")
     return text
 
@@ -147,7 +142,9 @@ def _literal_lines(values: np.ndarray) -> str:
 
 def _byte_texts() -> np.ndarray:
     """Return the text of each byte, (2, 256, 4); index 1: a digit follows."""
-    rows = [[c_bytes(bytes([b]) + follow) for b in range(256)] for follow in (b"", b"0")]
+    rows = [
+        [c_bytes(bytes([b]) + follow) for b in range(256)] for follow in (b"", b"0")
+    ]
     rows[1] = [text.removesuffix("0") for text in rows[1]]
     texts = np.array(rows, "S4")
     return texts.view(np.uint8).reshape(2, 256, 4)

@@ -2,10 +2,9 @@
 
    A table has, for each tap of the kernel and each output position, the address of the
    input pixel; outside the image it is a row of zeros. A tile computes up to 6
-   positions × 2 vectors of channels in registers. A linear layer and a 1×1 convolution
+   positions x 2 vectors of channels in registers. POSITIONS output positions
+   are computed at once. A linear layer and a 1x1 convolution
    have one tap. */
-#define POSITIONS 96 /* output positions for which the table is filled at once */
-
 struct conv {
     const float *x, *weights; /* weights: [group][block][tap][depth][BLOCK] */
     struct output out;

@@ -1,4 +1,4 @@
-/* Local response normalization: x · (k + alpha · sum of squares)^-beta. */
+/* Local response normalization: x * (k + alpha * sum of squares)^-beta. */
 static void lrn(const float *x, float *y, int pixels, int channels, int size,
                 float alpha, float beta, float k) {
     for (int i = 0; i < pixels; i++, x += channels, y += channels)

@@ -1,4 +1,4 @@
-/* (v - 255 · mean) / (255 · std) in single precision, for each of the 256 levels. */
+/* (v - 255 * mean) / (255 * std) in single precision, for each of the 256 levels. */
 static void normalize(const uint8_t *pixels, float *y) {
     float levels[INPUT_CHANNELS][256];
     for (int c = 0; c < INPUT_CHANNELS; c++)

@@ -1,7 +1,7 @@
 /* The antialiased bilinear resize of PyTorch for 8-bit images, in integer arithmetic.
 
    Each output pixel is a mean weighted by a triangle, which is stretched if the image
-   shrinks. The weights are rounded to integers: w · 2^precision < 2^15. Rows are
+   shrinks. The weights are rounded to integers: w * 2^precision < 2^15. Rows are
    resized first, then columns; after each pass the sums are rounded to 0-255. */
 struct axis {
     int size, scaled; /* before and after the resize */

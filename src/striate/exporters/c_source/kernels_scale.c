@@ -1,4 +1,4 @@
-/* Batch normalization that is not part of a convolution: x · scale + shift. */
+/* Batch normalization that is not part of a convolution: x * scale + shift. */
 static void scale(const float *x, float *y, int pixels, int channels,
                   const float *scales, const float *shifts) {
     for (int i = 0; i < pixels; i++, x += channels, y += channels)

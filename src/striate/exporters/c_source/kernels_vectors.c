@@ -1,4 +1,5 @@
 /* Vectors of GCC and clang: 8 floats with AVX, else 4; one float for other compilers. */
+#ifndef LANES
 #if defined(__AVX__)
 #include <immintrin.h>
 #define LANES 8
@@ -6,6 +7,7 @@
 #define LANES 4
 #else
 #define LANES 1
+#endif
 #endif
 #if defined(__ARM_NEON)
 #include <arm_neon.h>

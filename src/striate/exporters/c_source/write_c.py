@@ -51,7 +51,7 @@ _NEEDS = {
     "resize": (),
     "normalize": (),
 }
-_POSITIONS = 96  # POSITIONS in kernels_conv.c
+_POSITIONS = 96  # for which the table of input pixels is filled at once
 _MAGIC = b"striate1"  # start of a weights file; then 8 bytes of its hash
 _HEAD = 64  # bytes before the weights in their file
 
@@ -146,8 +146,8 @@ class _Parts:
         p, upper = self._preprocess, self._upper
         bad = f",\n    {upper}_BAD_WEIGHTS = 3" if self._beside else ""
         check = (
-            "\n/* Whether a file has the weights of this source: OK or BAD_WEIGHTS. Pass "
-            "its\n   content, aligned to 4 bytes, as `weights` to the functions above. */\n"
+            "\n/* Whether a file has the weights of this source: OK or BAD_WEIGHTS.\n"
+            "   Pass its content, aligned to 4 bytes, to the functions above. */\n"
             f"int {self._name}_check_weights(const void *weights, size_t bytes);\n"
         )
         thresholds = (
@@ -218,6 +218,7 @@ class _Parts:
             "CLASSES": len(self._map.classes),
             "MEMORY_FLOATS": self._memory,
             "TABLE_POINTERS": self._program.taps * _POSITIONS,
+            "POSITIONS": _POSITIONS,
             "INPUT_OFFSET": inputs,
             "OUTPUT_OFFSET": outputs + self._output.offset,
             "RETURN_OK": f"{self._upper}_OK",
@@ -271,7 +272,7 @@ class _Parts:
         return (
             f"{check}static const union {{\n    unsigned char bytes[{size} + 1];\n"
             f"    float values[{max(size, 4)} / 4];\n}} weights = {{\n"
-            f'{weights_literal(payload) or chr(34) * 2}\n}};\n'
+            f"{weights_literal(payload) or chr(34) * 2}\n}};\n"
         )
 
     def _network(self) -> str:
@@ -315,7 +316,8 @@ class _Parts:
         return (
             f"{arrays}    for (int i = 0; i < CLASSES; i++)\n"
             "        probabilities[i]\n"
-            "            = (float)(1 / (1 + exp(-slopes[i] * logits[i] - intercepts[i])));"
+            "            = (float)(1 / (1 + exp(-slopes[i] * logits[i]\n"
+            "                                   - intercepts[i])));"
         )
 
     def _names(self) -> str:
@@ -325,5 +327,7 @@ class _Parts:
         )
         if self._map.thresholds:
             values = c_array([c_float(value) for value in self._map.thresholds])
-            text += f"\nconst float {self._name}_class_thresholds[CLASSES] = {values};\n"
+            text += (
+                f"\nconst float {self._name}_class_thresholds[CLASSES] = {values};\n"
+            )
         return text

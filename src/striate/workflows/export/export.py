@@ -98,7 +98,8 @@ def export(
 
     Args:
         run: A finished run, or its folder.
-        out: The file; its suffix decides the format: `.onnx` or `.xml` (OpenVINO).
+        out: The file; its suffix decides the format: `.onnx`, `.xml` (OpenVINO) or
+            `.c`.
             Default: `NAME.onnx` in the folder `export` of the run.
         settings: Fields of `ExportOptions`, such as `input="resized"`, `verify=1000`.
 
@@ -116,7 +117,7 @@ def export(
     path = None if out is None else Path(out)
     name = options.format_of(path)
     if path is None:
-        suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(name, "")
+        suffix = {"onnx": ".onnx", "openvino": ".xml", "c": ".c"}.get(name, "")
         path = run.path / "export" / f"{run.path.name}{suffix}"
     _refuse_existing(path, name, options.overwrite)
     pipeline = run_pipeline(run, options.threshold)
@@ -143,8 +144,8 @@ def export(
 
 def _refuse_existing(path: Path, name: str, overwrite: bool) -> None:
     refuse_existing(path, overwrite)
-    if name == "openvino":
-        refuse_existing(path.with_suffix(".bin"), overwrite)
+    for suffix in _FURTHER_FILES.get(name, ()):
+        refuse_existing(path.with_suffix(suffix), overwrite)
 
 
 def write_files(files: Files, path: Path, *, folder: bool) -> tuple[Path, ...]:
@@ -177,6 +178,7 @@ def refuse_difference(report: ParityReport, path: Path) -> None:
     raise ExportRefusedError(what, where=path, fix=_FIXES.get(stage.stage, _OTHER_FIX))
 
 
+_FURTHER_FILES = {"openvino": (".bin",), "c": (".h", ".weights")}
 _FIXES: Mapping[str, str] = {
     "decode": "Pillow decodes these files otherwise; save them as plain JPEG or PNG",
     "resize": "use --input resized, and resize the images with striate",

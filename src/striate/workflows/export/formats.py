@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from striate.core.errors import SettingError
+from striate.exporters.c_source.c_target import CTarget
+from striate.exporters.c_source.write_c import write_c
 from striate.exporters.graph import NetworkGraph
 from striate.exporters.onnx_file import OnnxOptions, write_onnx
 from striate.exporters.onnx_target import OnnxTarget
@@ -69,9 +71,34 @@ def _triton(source: ExportSource) -> tuple[Files, ParityTarget]:
     return files, OnnxTarget(payload, source.graph, kind)
 
 
+# Larger weights are a file beside the source: compilers need a multiple of their size.
+_LARGEST_SOURCE = 1 << 24  # weights
+
+
+def _c(source: ExportSource) -> tuple[Files, ParityTarget]:
+    kind = source.options.input or "image"
+    if kind == "resized" or source.options.outputs != ("probabilities",):
+        what = "C source has a function for each input and output; it needs no choice"
+        fix = "leave out --input resized and --outputs"
+        raise SettingError(what, where="--to c", fix=fix)
+    large = source.graph.num_weights > _LARGEST_SOURCE
+    preprocess = source.pipeline.preprocess
+    files = write_c(
+        source.graph,
+        preprocess=preprocess,
+        probabilities=source.pipeline.probabilities,
+        name=source.name,
+        weights="beside" if large else "inside",
+    )
+    target = CTarget(files, preprocess, input_kind=kind)
+    prefix = len(source.name)
+    return {key[prefix:]: payload for key, payload in files.items()}, target
+
+
 WRITERS: Mapping[str, Callable[[ExportSource], tuple[Files, ParityTarget]]] = {
     "onnx": _onnx,
     "openvino": _openvino,
+    "c": _c,
     "triton": _triton,
 }
 FOLDERS = ("triton",)  # formats that are a folder of files

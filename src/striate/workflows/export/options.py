@@ -10,8 +10,8 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 from striate.exporters.parity import LOGITS_TOLERANCE
 
-FORMATS = ("onnx", "openvino", "triton")
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+FORMATS = ("onnx", "openvino", "c", "triton")
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".c": "c"}
 VERIFIED_IMAGES = 100
 
 
