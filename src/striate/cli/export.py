@@ -1,4 +1,4 @@
-"""Export a run to ONNX, OpenVINO or a bundle: images in, probabilities out."""
+"""Export a run to ONNX, OpenVINO, C or a bundle: images in, probabilities out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from striate.core.errors import SettingError
 
 FLAGS = {
     "run_folder RUN": "run folder or its name",
-    "--to {onnx,openvino,triton,bundle}": "file format (default: by the suffix of "
+    "--to {onnx,openvino,c,triton,bundle}": "file format (default: by the suffix of "
     "--out, else onnx)",
-    "--out FILE": "output file: .onnx, .xml for OpenVINO, .striate for a bundle; for "
-    "Triton a folder (default: in the folder `export` of the run)",
+    "--out FILE": "output file: .onnx, .xml for OpenVINO, .c, .striate for a bundle; "
+    "for Triton a folder (default: in the folder `export` of the run)",
     "--input {image,resized,tensor}": "what the file takes: 8-bit images of any size, "
     "8-bit images of the network's size, or normalized tensors (default: image; for "
     "OpenVINO resized)",

@@ -103,7 +103,8 @@ def export(
 
     Args:
         run: A finished run, or its folder.
-        out: The file; its suffix decides the format: `.onnx` or `.xml` (OpenVINO).
+        out: The file; its suffix decides the format: `.onnx`, `.xml` (OpenVINO) or
+            `.c`.
             Default: `NAME.onnx` in the folder `export` of the run.
         settings: Fields of `ExportOptions`, such as `input="resized"`, `verify=1000`.
 
@@ -157,8 +158,8 @@ def export(
 
 def _refuse_existing(path: Path, name: str, overwrite: bool) -> None:
     refuse_existing(path, overwrite)
-    if name == "openvino":
-        refuse_existing(path.with_suffix(".bin"), overwrite)
+    for suffix in _FURTHER_FILES.get(name, ()):
+        refuse_existing(path.with_suffix(suffix), overwrite)
 
 
 def write_files(files: Files, path: Path, *, folder: bool) -> tuple[Path, ...]:
@@ -190,6 +191,7 @@ def refuse_difference(report: ParityReport, path: Path) -> None:
     raise ExportRefusedError(what, where=path, fix=_FIXES.get(stage.stage, _OTHER_FIX))
 
 
+_FURTHER_FILES = {"openvino": (".bin",), "c": (".h", ".weights")}
 _FIXES: Mapping[str, str] = {
     "decode": "Pillow decodes these files otherwise; save them as plain JPEG or PNG",
     "resize": "use --input resized, and resize the images with striate",

@@ -10,6 +10,8 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.exporters.bundle.check_bundle import check_bundle
 from striate.exporters.bundle.write import bundle_bytes
+from striate.exporters.c_source.c_target import CTarget
+from striate.exporters.c_source.write_c import write_c
 from striate.exporters.graph import NetworkGraph
 from striate.exporters.graph_target import GraphTarget
 from striate.exporters.network_pipeline import NetworkPipeline, ParitySample
@@ -105,9 +107,35 @@ def _bundle(source: ExportSource, check: Check) -> ExportedFiles:
     return ExportedFiles(files=files, input=kind, report=report)
 
 
+# Larger weights are a file beside the source: compilers need a multiple of their size.
+_LARGEST_SOURCE = 1 << 24  # weights
+
+
+def _c(source: ExportSource, check: Check) -> ExportedFiles:
+    kind = source.options.input or "image"
+    if kind == "resized" or source.options.outputs != ("probabilities",):
+        what = "C source has a function for each input and output; it needs no choice"
+        fix = "leave out --input resized and --outputs"
+        raise SettingError(what, where="--to c", fix=fix)
+    large = source.graph.num_weights > _LARGEST_SOURCE
+    preprocess = source.pipeline.preprocess
+    files = write_c(
+        source.graph,
+        preprocess=preprocess,
+        probabilities=source.pipeline.probabilities,
+        name=source.name,
+        weights="beside" if large else "inside",
+    )
+    report = check(CTarget(files, preprocess, input_kind=kind))
+    prefix = len(source.name)
+    contents = {key[prefix:]: payload for key, payload in files.items()}
+    return ExportedFiles(files=contents, input=kind, report=report)
+
+
 WRITERS: Mapping[str, Callable[[ExportSource, Check], ExportedFiles]] = {
     "onnx": _onnx,
     "openvino": _openvino,
+    "c": _c,
     "triton": _triton,
     "bundle": _bundle,
 }

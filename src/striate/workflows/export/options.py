@@ -10,8 +10,8 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 from striate.exporters.parity import LOGITS_TOLERANCE
 
-FORMATS = ("onnx", "openvino", "triton", "bundle")
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".striate": "bundle"}
+FORMATS = ("onnx", "openvino", "c", "triton", "bundle")
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".c": "c", ".striate": "bundle"}
 VERIFIED_IMAGES = 100
 
 
