@@ -344,7 +344,7 @@ def test_one_foreign_library_one_file():
             "exporters/probabilities.py",
         },
         "onnx": {"exporters/onnx_model.py"},
-        "onnxruntime": {"exporters/onnx_target.py"},
+        "onnxruntime": {"exporters/onnx_target.py", "exporters/quantize.py"},
         "openvino": {"exporters/openvino_ir.py"},
         "sklearn": {
             "data/sources/named.py",
@@ -410,6 +410,7 @@ def test_exported_names_are_frozen_and_real():
         "load_pretrained",
         "load_run",
         "operating_point",
+        "optimize",
         "predict",
         "preview",
         "resume",
@@ -437,6 +438,9 @@ FLAGS = {
     "export": (
         "--batch --input --json --model --out --outputs --overwrite --precision "
         "--threshold --to --tolerance --trust --verify"
+    ),
+    "optimize": (
+        "--budget --goal --json --max-drop --methods --model --out --overwrite --trust"
     ),
     "train": (
         "--accumulate --augment --background --batch-size --border --cache "

@@ -63,9 +63,7 @@ def onnx_engine(payload: bytes, threads: int) -> Engine:
     """Return an ONNX file with the output `probabilities` under ONNX Runtime."""
     session = onnx_session(payload, threads)
     name = session.get_inputs()[0].name
-    return lambda images: np.asarray(
-        session.run(["probabilities"], {name: images})[0]
-    )
+    return lambda images: np.asarray(session.run(["probabilities"], {name: images})[0])
 
 
 def openvino_engine(payload: bytes, threads: int) -> Engine:

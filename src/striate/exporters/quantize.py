@@ -28,6 +28,7 @@ INTEGER_OPERATORS = (
 # Processor features that add products of 8 bits in 32 bits, without saturation.
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
 CPU_INFO = Path("/proc/cpuinfo")
+LOGITS = "logits"  # output of the network
 BATCH = 16  # calibration images in one pass
 
 
@@ -57,6 +58,16 @@ def needs_seven_bits() -> bool:
     except OSError:
         return platform.machine().lower() not in ("arm64", "aarch64")
     return features.isdisjoint(DOT_PRODUCTS)
+
+
+def processor_name() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = CPU_INFO.read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def quantize_onnx(
@@ -140,25 +151,41 @@ def _prepared(onnx: Any, model: Any) -> Any:
 
 def _single_precision(model: Any) -> list[str]:
     """Return the nodes that stay in single precision: before and after the network."""
-    names, values = [], {model.graph.input[0].name}
-    for node in model.graph.node:  # the preprocessing: no weights of a layer yet
-        if node.output[0] == "normalized" or values & set(node.input):
-            if "normalized" in values:
-                break
-            values.add(node.output[0])
-            names.append(node.name)
-    after = {"logits"}
-    for node in model.graph.node:
-        if after & set(node.input):
-            after.add(node.output[0])
-            names.append(node.name)
-    return names
+    nodes = list(model.graph.node)
+    outputs = [node.output[0] for node in nodes]
+    first = outputs.index("normalized") + 1 if "normalized" in outputs else 0
+    return [node.name for node in (*nodes[:first], *_after_logits(nodes))]
 
 
-def _finished(
-    onnx: Any, result: Any, original: Any, facts: Mapping[str, Any]
-) -> bytes:
+def _after_logits(nodes: Sequence[Any]) -> Iterator[Any]:
+    values = {LOGITS}
+    for node in nodes:
+        if values & set(node.input):
+            values |= set(node.output)
+            yield node
+
+
+def _without_rounded_logits(graph: Any) -> None:
+    """Remove the rounding of the logits to 8 bits: it costs accuracy and time."""
+    rounding = [node for node in graph.node if LOGITS in node.input]
+    if len(rounding) != 1 or rounding[0].op_type != "QuantizeLinear":
+        return
+    rounded = rounding[0].output[0]
+    back = next(node for node in graph.node if node.input[0] == rounded)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == back.output[0]:
+                node.input[i] = LOGITS
+    for node in (*rounding, back):
+        graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input}
+    for tensor in [t for t in graph.initializer if t.name not in read]:
+        graph.initializer.remove(tensor)
+
+
+def _finished(onnx: Any, result: Any, original: Any, facts: Mapping[str, Any]) -> bytes:
     """Return the content of the quantized file, the same bytes each time."""
+    _without_rounded_logits(result.graph)
     result.producer_name = PRODUCER
     result.producer_version = ""
     result.ir_version = original.ir_version

@@ -59,9 +59,7 @@ class Choice:
     rejected: dict[str, str]
 
 
-def choose_variant(
-    variants: Sequence[Variant], goal: str, max_drop: float
-) -> Choice:
+def choose_variant(variants: Sequence[Variant], goal: str, max_drop: float) -> Choice:
     """Return the best variant for a goal.
 
     A variant is faster if it takes at least 5 % less time, and if the 95 % interval of
@@ -115,9 +113,7 @@ def _reason_against(
 
 def is_faster(variant: Variant, other: Variant) -> bool:
     """Return whether a variant is clearly faster, in paired rounds."""
-    ratios = sorted(
-        a / b for a, b in zip(variant.seconds, other.seconds, strict=True)
-    )
+    ratios = sorted(a / b for a, b in zip(variant.seconds, other.seconds, strict=True))
     limit = ratios[-1 - _outliers(len(ratios))]
     return median(ratios) <= 1 - MIN_GAIN and limit < 1
 
