@@ -66,7 +66,7 @@ def compile_openvino(payload: bytes, threads: int) -> Any:
         threads: Number of threads.
     """
     openvino = import_openvino()
-    model = openvino.convert_model(io.BytesIO(payload))
+    model = openvino.Core().read_model(io.BytesIO(payload))
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,

@@ -13,9 +13,10 @@ from torch import nn
 
 import striate as st
 from striate.core.errors import DataError, RunError, SettingError, UnknownNameError
+from striate.exporters import race
 from striate.exporters.onnx_target import onnx_session
 from striate.metrics.paired import PairedCounts
-from striate.workflows.optimize import measure, optimize
+from striate.workflows.optimize import engines, measure, optimize
 from striate.workflows.optimize.choose import Variant, choose_variant, is_faster
 from striate.workflows.optimize.findings import choice_sentences
 from striate.workflows.optimize.options import OptimizeOptions, parse_budget
@@ -133,13 +134,15 @@ def test_budgets_as_text():
             parse_budget(wrong)
 
 
+def _missing_openvino():
+    raise SettingError("missing", fix='pip install "striate[openvino]"')
+
+
 @pytest.fixture
 def one_core(monkeypatch):
     monkeypatch.setattr(measure, "cpu_count", lambda: 1)
-
-
-def without_times(result):
-    return {"paths": [path.name for path in result.paths], "notes": result.notes}
+    monkeypatch.setattr(race, "MIN_SECONDS", 0.0)  # one call in a round
+    monkeypatch.setattr(engines, "import_openvino", _missing_openvino)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -147,14 +150,15 @@ def test_the_race_of_a_run(shared_run, tmp_path, monkeypatch, striate):
     pytest.importorskip("openvino")
     monkeypatch.setattr(measure, "THREADS_MATTER", 0.0)
     monkeypatch.setattr(measure, "cpu_count", lambda: 2)
+    monkeypatch.setattr(race, "MIN_SECONDS", 0.0)
     out = tmp_path / "out"
     done = striate("optimize", shared_run.path, "--out", out, "--max-drop", "100")
     assert done.code == 0, done.err
     assert "Recommended: " in done.out
     for title in ("PyTorch, channels_last", "ONNX Runtime", "OpenVINO", "2 threads"):
         assert title in done.out
-    race = json.loads((out / "race.json").read_text())
-    assert [(v["engine"], v["precision"]) for v in race["variants"]] == [
+    record = json.loads((out / "race.json").read_text())
+    assert [(v["engine"], v["precision"]) for v in record["variants"]] == [
         ("pytorch", "fp32"),
         ("pytorch_channels_last", "fp32"),
         ("onnxruntime", "fp32"),
@@ -162,14 +166,14 @@ def test_the_race_of_a_run(shared_run, tmp_path, monkeypatch, striate):
         ("onnxruntime", "int8"),
         ("openvino", "int8"),
     ]
-    exact = [v["exact"] for v in race["variants"]]
+    exact = [v["exact"] for v in record["variants"]]
     assert exact == [True, True, True, True, False, False]
-    settings = [(t["batch"], t["threads"]) for t in race["variants"][0]["times"]]
+    settings = [(t["batch"], t["threads"]) for t in record["variants"][0]["times"]]
     assert settings == [(1, 1), (16, 1), (1, 2), (16, 2)]
-    assert race["weights_sha256"]
-    assert race["machine"]["processor"]
-    assert race["versions"]["onnxruntime"]
-    file = out / race["recommended"]["file"]  # one of the faster engines, in any case
+    assert record["weights_sha256"]
+    assert record["machine"]["processor"]
+    assert record["versions"]["onnxruntime"]
+    file = out / record["recommended"]["file"]  # one of the faster engines, in any case
     assert f"written  {file}" in done.out
     images = shared_run.data.subset("val").pixels.numpy()
     answers = onnx_session(file.read_bytes()).run(None, {"resized": images})[0]

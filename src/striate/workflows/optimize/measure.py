@@ -94,35 +94,49 @@ class TimeBudget:
             raise SettingError(what, where="--budget", fix=fix)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RaceResults:
+    """Times of all engines by setting, and what the budget did not allow."""
+
+    times: dict[RaceSetting, dict[str, RaceTimes]]
+    skipped: tuple[str, ...]  # titles of settings
+    engines: dict[str, Engine]  # by name, with one thread
+    seconds: float  # elapsed time of one image in all engines together
+
+
 def race_engines(
     entrants: Sequence[Entrant], image: np.ndarray, budget: TimeBudget
-) -> tuple[dict[RaceSetting, dict[str, RaceTimes]], PreparedRace, list[str]]:
-    """Return the times by setting and engine, the first race, and skipped settings.
+) -> RaceResults:
+    """Return the times of all engines in all settings that the budget allows.
 
-    The first setting always runs; the others run if the budget allows it.
+    The first setting always runs.
 
     Args:
         entrants: Engines.
         image: An image, (1, h, w, C) uint8.
         budget: Time that is left.
     """
-    first, times = _race(entrants, image, FIRST)
-    results, skipped = {FIRST: times}, []
-    for setting in race_settings(first.seconds[entrants[0].name])[1:]:
-        calls = (ROUNDS + WARM_UP) * setting.batch
-        if calls * sum(first.seconds.values()) > budget.left / 2:
+    single = engines = start_engines(entrants, 1)
+    race, times = _race(engines, image, FIRST)
+    seconds = sum(race.seconds.values())
+    results, skipped, threads = {FIRST: times}, [], 1
+    for setting in race_settings(times[entrants[0].name].cpu_seconds)[1:]:
+        if (ROUNDS + WARM_UP) * setting.batch * seconds > budget.left / 2:
             skipped.append(setting.title)
-        else:
-            _, results[setting] = _race(entrants, image, setting)
-    return results, first, skipped
+            continue
+        if setting.threads != threads:
+            engines, threads = start_engines(entrants, setting.threads), setting.threads
+        _, results[setting] = _race(engines, image, setting)
+    return RaceResults(
+        times=results, skipped=tuple(skipped), engines=single, seconds=seconds
+    )
 
 
 def _race(
-    entrants: Sequence[Entrant], image: np.ndarray, setting: RaceSetting
+    engines: Mapping[str, Engine], image: np.ndarray, setting: RaceSetting
 ) -> tuple[PreparedRace, dict[str, RaceTimes]]:
     batch = np.repeat(image, setting.batch, axis=0)
     with torch_threads(setting.threads):
-        engines = start_engines(entrants, setting.threads)
         race = prepare_race({k: partial(run, batch) for k, run in engines.items()})
         return race, race.run()
 
@@ -147,7 +161,7 @@ class AccuracyTest:
 
 
 def compare_answers(
-    entrants: Sequence[Entrant],
+    engines: Mapping[str, Engine],
     images: np.ndarray,
     labels: np.ndarray,
     probabilities: ProbabilityMap,
@@ -165,7 +179,7 @@ def compare_answers(
                     for i in range(0, len(images), LARGE_BATCH)
                 ]
             )
-            for name, run in start_engines(entrants, 1).items()
+            for name, run in engines.items()
         }
     return _compared_answers(probs, labels, probabilities)
 

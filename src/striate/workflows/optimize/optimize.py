@@ -165,19 +165,19 @@ def optimize(
     image = labeled_images(run, 1)[0]
     budget.require(pipeline, image)
     entrants = _entrants(run, pipeline, options)
-    times, first, skipped = race_engines(entrants.entrants, image, budget)
-    count = int(budget.left / 2 / sum(first.seconds.values()))
+    race = race_engines(entrants.entrants, image, budget)
+    count = int(budget.left / 2 / race.seconds)
     count = min(available, max(count, FEWEST_IMAGES))
     images, labels = labeled_images(run, count)
-    tests = compare_answers(entrants.entrants, images, labels, pipeline.probabilities)
-    variants = _variants(entrants, times[FIRST], tests)
+    tests = compare_answers(race.engines, images, labels, pipeline.probabilities)
+    variants = _variants(entrants, race.times[FIRST], tests)
     result = OptimizeResult(
         options=options,
         choice=choose_variant(variants, options.goal, options.max_drop),
         variants=variants,
-        times=times,
+        times=race.times,
         tests=tests,
-        notes=(*entrants.notes, *_budget_notes(skipped, count, available)),
+        notes=(*entrants.notes, *_budget_notes(race.skipped, count, available)),
         facts=_facts(run, entrants, images),
     )
     return _written(result, entrants, folder, run.path.name)
