@@ -351,7 +351,7 @@ def test_one_foreign_library_one_file():
             "exporters/probabilities.py",
         },
         "onnx": {"exporters/onnx_model.py"},
-        "onnxruntime": {"exporters/ort_session.py"},
+        "onnxruntime": {"exporters/ort_session.py", "exporters/quantize.py"},
         "openvino": {"exporters/openvino_session.py"},
         "sklearn": {
             "data/sources/named.py",
@@ -419,6 +419,7 @@ def test_exported_names_are_frozen_and_real():
         "load_pretrained",
         "load_run",
         "operating_point",
+        "optimize",
         "predict",
         "preview",
         "resume",
@@ -451,6 +452,9 @@ FLAGS = {
     "bundle extract": "--json --out",
     "bundle show": "--json",
     "bundle verify": "--json --key",
+    "optimize": (
+        "--budget --goal --json --max-drop --methods --model --out --overwrite --trust"
+    ),
     "train": (
         "--accumulate --augment --background --batch-size --border --cache "
         "--cache-gb --class-weights --color --compile --config --crop --cutmix "

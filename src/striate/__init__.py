@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.features import features as features
     from striate.workflows.export.export import export as export
     from striate.workflows.lab.lab import lab as lab
+    from striate.workflows.optimize.optimize import optimize as optimize
     from striate.workflows.predict.predict import predict as predict
     from striate.workflows.runs.list_runs import list_runs as list_runs
     from striate.workflows.summary.summary import summary as summary
@@ -74,6 +75,7 @@ _HOMES = {
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.run.run",
     "operating_point": "striate.workflows.evaluate.operating_point",
+    "optimize": "striate.workflows.optimize.optimize",
     "predict": "striate.workflows.predict.predict",
     "preview": "striate.workflows.data_preview.preview",
     "resume": "striate.workflows.train.resume",

@@ -351,6 +351,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("curve", "learning-curve", "data-curve"), "data curve"),
     **dict.fromkeys(("dataset", "datasets"), "data check"),
     **dict.fromkeys(("convert", "onnx", "deploy", "to-onnx"), "export"),
+    **dict.fromkeys(("quantize", "quantise", "benchmark", "race"), "optimize"),
     "help": "--help",
     "version": "--version",
 }
@@ -367,7 +368,7 @@ UNAVAILABLE: Mapping[str, str] = {
         ("ui", "gui", "app", "dashboard"), "read the report: striate report RUN"
     ),
     **dict.fromkeys(
-        ("sweep", "search", "hpo", "benchmark"),
+        ("sweep", "search", "hpo"),
         "compare settings with several seeds: striate lab run STUDY.yaml (docs/lab.md)",
     ),
 }

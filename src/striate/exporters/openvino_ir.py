@@ -42,6 +42,23 @@ def write_openvino(payload: bytes, *, half: bool = False) -> tuple[bytes, bytes]
         return text.encode(), path.with_suffix(".bin").read_bytes()
 
 
+def compile_openvino(payload: bytes, threads: int) -> Any:
+    """Return an ONNX file compiled for the processor, in single precision or int8.
+
+    Args:
+        payload: Content of the ONNX file.
+        threads: Number of threads.
+    """
+    openvino = import_openvino()
+    model = openvino.Core().read_model(io.BytesIO(payload))
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return openvino.compile_model(model, "CPU", settings)
+
+
 class OpenvinoTarget:
     """An IR file under OpenVINO, with the values of its stages for a comparison.
 

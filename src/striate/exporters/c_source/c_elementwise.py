@@ -146,15 +146,15 @@ def _broadcast(x: CArray, shape: tuple[int, ...]) -> list[int]:
 def write_reduction(program: CProgram, node: GraphNode, graph: NetworkGraph) -> None:
     """Append a mean, sum or maximum over dimensions."""
     x, dims = program.values[node.inputs[0]], list(node.attrs["dims"])
-    kept = [d for d in x.order if d not in dims and x.shape[d] > 1]
+    remaining = [d for d in x.order if d not in dims and x.shape[d] > 1]
     reduced = [d for d in x.order if d in dims and x.shape[d] > 1]
-    if len(kept) > 4 or len(reduced) > 4:
+    if len(remaining) > 4 or len(reduced) > 4:
         raise program.error("values with too many dimensions")
     # The results lie side by side in the order of the input.
     shape = tuple(1 if d in dims else size for d, size in enumerate(x.shape))
-    y = program.new(shape, [*(d for d in range(len(shape)) if d not in kept), *kept])
+    y = program.new(shape, [*(d for d in range(len(shape)) if d not in remaining), *remaining])
     rows = []
-    for group in (kept, reduced):
+    for group in (remaining, reduced):
         sizes = [x.shape[d] for d in group]
         steps = [x.strides[d] for d in group]
         missing = 4 - len(group)

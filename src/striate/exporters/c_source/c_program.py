@@ -216,15 +216,15 @@ class CProgram:
             raise self.error("values with too many dimensions")
         return [1] * missing + sizes, [[0] * missing + row for row in steps]
 
-    def place(self, kept: Sequence[int]) -> tuple[dict[int, int], int]:
+    def place(self, permanent: Sequence[int]) -> tuple[dict[int, int], int]:
         """Return the offset of each buffer, and the size of the memory, in floats.
 
         Buffers whose values are needed at the same time do not overlap.
 
         Args:
-            kept: Buffers of the input and of the output; they live all the time.
+            permanent: Buffers of the input and of the output; they live all the time.
         """
-        lives: dict[int, tuple[int, int]] = dict.fromkeys(kept, (-1, len(self.steps)))
+        lives: dict[int, tuple[int, int]] = dict.fromkeys(permanent, (-1, len(self.steps)))
         for index, step in enumerate(self.steps):
             for buffer in step.buffers:
                 first, last = lives.get(buffer, (index, index))

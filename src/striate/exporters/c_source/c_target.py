@@ -88,8 +88,8 @@ class CTarget:
 
     def run(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the values of all stages, image by image."""
-        one = self._run_tensor if self.input_kind == "tensor" else self._run_image
-        rows = [one(np.ascontiguousarray(item)) for item in batch]
+        run_image = self._run_tensor if self.input_kind == "tensor" else self._run_image
+        rows = [run_image(np.ascontiguousarray(item)) for item in batch]
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
     def _run_image(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,7 +99,8 @@ class CTarget:
             raise StriateError(what, where="export")
         resized = np.empty(p.shape, np.uint8)
         logits, probs = np.empty(count, np.float32), np.empty(count, np.float32)
-        outputs = {"resize": resized, "logits": logits, "predict": probs}
+        outputs: dict[str, np.ndarray] = {}
+        outputs |= {"resize": resized, "logits": logits, "predict": probs}
         for function, output in outputs.items():
             sides = map(ctypes.c_int, pixels.shape[:2])
             self._call(function, _pointer(pixels), *sides, _pointer(output))

@@ -136,8 +136,8 @@ class _Parts:
         self._name = c_identifier(file)
         self._upper = self._name.upper()
         self._beside = place == "beside"
-        kept = [program.values[name].buffer for name in (graph.input, graph.output)]
-        self._ends = [buffer for buffer in kept if buffer is not None]
+        ends = [program.values[name].buffer for name in (graph.input, graph.output)]
+        self._ends = [buffer for buffer in ends if buffer is not None]
         self._offsets, self._memory = program.place(self._ends)
         self._output = program.values[graph.output]
 

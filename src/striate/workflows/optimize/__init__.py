@@ -1,0 +1,1 @@
+"""`striate optimize`: find the fastest way to run a network on this machine."""
