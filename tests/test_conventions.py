@@ -30,9 +30,21 @@ BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def functions(path: Path) -> list[ast.FunctionDef]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_let_go():
+    """They are large, and only these tests read them."""
+    yield
+    tree_of.cache_clear()
+    functions.cache_clear()
 
 
 def code_lines(function: ast.FunctionDef) -> int:
@@ -121,8 +133,7 @@ def test_no_function_is_defined_twice():
     """Of two copies only one gets mended; methods may be alike."""
     bodies = {}
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.FunctionDef) and code_lines(node) > 3:
                 key = node.name, *statements(node)
                 bodies.setdefault(key, []).append(str(path.relative_to(PACKAGE)))
@@ -185,7 +196,7 @@ NEVER_ONE = frozenset(
 
 def plural_of_a_count(path: Path) -> Iterator[str]:
     """Yield the counts whose noun is always plural, as in `1 images`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         values = node.values if isinstance(node, ast.JoinedStr) else []
         for value, text in pairwise(values):
             if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant):
@@ -243,7 +254,7 @@ LONGEST_SENTENCE = 25  # words
 
 def identifiers(path: Path) -> Iterator[str]:
     """Yield every identifier that a file defines."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
@@ -269,7 +280,7 @@ def test_public_names_are_unique():
     """A name that is searched for is found once."""
     homes = defaultdict(list)
     for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
                 homes[node.name].append(str(path.relative_to(PACKAGE)))
     assert {name: files for name, files in homes.items() if files[1:]} == {}
@@ -279,7 +290,7 @@ def test_public_names_are_unique():
 def test_docstrings_begin_with_plain_words(folder):
     bad = []
     for path in (PACKAGE / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 continue
             line = (ast.get_docstring(node) or "").partition("\n")[0]
@@ -312,9 +323,7 @@ def test_public_names_survive_the_import_of_every_module():
 
 
 def test_every_file_says_what_it_is():
-    silent = [
-        p for p in FILES if not ast.get_docstring(ast.parse(p.read_text("utf-8")))
-    ]
+    silent = [path for path in FILES if not ast.get_docstring(tree_of(path))]
     assert silent == []
 
 
