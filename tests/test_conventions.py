@@ -44,6 +44,14 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in nodes_of(path) if isinstance(node, ast.FunctionDef)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_let_go():
+    """They are large, and only these tests read them."""
+    yield
+    for function in (tree_of, nodes_of, functions):
+        function.cache_clear()
+
+
 def code_lines(function: ast.FunctionDef) -> int:
     """Count a function's lines without its docstring."""
     total = (function.end_lineno or 0) - function.lineno + 1

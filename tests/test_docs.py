@@ -20,17 +20,20 @@ PAGES = [
     pytest.param(ROOT / "README.md", marks=pytest.mark.charts, id="README.md"),
     *(pytest.param(page, id=page.name) for page in sorted(ROOT.glob("docs/*.md"))),
 ]
+# These take small shares of the data set, or split it into shards.
+LARGE = ("transfer.md", "data_loading.md")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("images", [600, pytest.param(1797, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("page", PAGES)
-def test_what_the_manual_shows_works(page, images, tmp_path, monkeypatch, capfd):
+def test_what_the_manual_shows_works(page, every, tmp_path, monkeypatch, capfd):
     """Blocks run top to bottom in one empty folder, as a reader would run them.
 
     In fast tests with the first of the 1,797 digits, but where all are counted.
     """
-    if page.name == "python_api.md":
+    images = 600 if page.name in LARGE else 300
+    if every or page.name == "python_api.md":
         images = None
     bunch = datasets.load_digits()
     digits = Bunch(images=bunch.images[:images], target=bunch.target[:images])

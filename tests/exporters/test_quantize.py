@@ -12,8 +12,8 @@ from striate.core.preprocess_config import Preprocess
 from striate.exporters import quantize
 from striate.exporters.engines import onnx_engine, openvino_engine, torch_engine
 from striate.exporters.fold import fold_batch_norm
-from striate.exporters.onnx_file import OnnxOptions, write_onnx
 from striate.exporters.network_pipeline import NetworkPipeline
+from striate.exporters.onnx_file import OnnxOptions, write_onnx
 from striate.exporters.probabilities import ProbabilityMap
 from striate.exporters.quantize import QuantizeOptions, quantize_onnx
 from striate.exporters.race import ROUNDS, prepare_race

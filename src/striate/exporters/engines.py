@@ -13,9 +13,9 @@ from torch import Tensor
 from striate.core.hooks import evaluation_mode
 from striate.core.logits import logits_of
 from striate.data.decode.preprocess import normalize
-from striate.exporters.ort_session import onnx_session
-from striate.exporters.openvino_ir import compile_openvino
 from striate.exporters.network_pipeline import NetworkPipeline
+from striate.exporters.openvino_ir import compile_openvino
+from striate.exporters.ort_session import onnx_session
 from striate.exporters.probabilities import ProbabilityMap
 
 # (N, h, w, C) uint8 → (N, classes) probabilities

@@ -152,7 +152,9 @@ def write_reduction(program: CProgram, node: GraphNode, graph: NetworkGraph) -> 
         raise program.error("values with too many dimensions")
     # The results lie side by side in the order of the input.
     shape = tuple(1 if d in dims else size for d, size in enumerate(x.shape))
-    y = program.new(shape, [*(d for d in range(len(shape)) if d not in remaining), *remaining])
+    y = program.new(
+        shape, [*(d for d in range(len(shape)) if d not in remaining), *remaining]
+    )
     rows = []
     for group in (remaining, reduced):
         sizes = [x.shape[d] for d in group]

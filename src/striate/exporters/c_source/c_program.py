@@ -224,7 +224,9 @@ class CProgram:
         Args:
             permanent: Buffers of the input and of the output; they live all the time.
         """
-        lives: dict[int, tuple[int, int]] = dict.fromkeys(permanent, (-1, len(self.steps)))
+        lives: dict[int, tuple[int, int]] = dict.fromkeys(
+            permanent, (-1, len(self.steps))
+        )
         for index, step in enumerate(self.steps):
             for buffer in step.buffers:
                 first, last = lives.get(buffer, (index, index))

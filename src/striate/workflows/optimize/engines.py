@@ -19,10 +19,10 @@ from striate.exporters.engines import (
 )
 from striate.exporters.fold import fold_batch_norm
 from striate.exporters.graph_builder import UnsupportedOperationError
-from striate.exporters.onnx_file import OnnxOptions, write_onnx
-from striate.exporters.ort_session import import_onnxruntime
-from striate.exporters.openvino_session import import_openvino
 from striate.exporters.network_pipeline import NetworkPipeline
+from striate.exporters.onnx_file import OnnxOptions, write_onnx
+from striate.exporters.openvino_session import import_openvino
+from striate.exporters.ort_session import import_onnxruntime
 from striate.exporters.quantize import (
     QuantizeOptions,
     needs_seven_bits,
