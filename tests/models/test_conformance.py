@@ -170,7 +170,14 @@ def test_auxiliary_heads_count_for_three_tenths():
     assert torch.allclose(total_loss(F.cross_entropy, out, y), expected)
 
 
-SLOW_TO_EXPORT = {"googlenet_bn", "plain18", "resnet50", "vgg11_bn"}
+SLOW_TO_EXPORT = {
+    "googlenet",
+    "googlenet_bn",
+    "mobilenet_v2",
+    "plain18",
+    "resnet50",
+    "vgg11_bn",
+}
 
 
 @pytest.mark.parametrize("name", marked_slow(SLOW_TO_EXPORT))

@@ -60,16 +60,6 @@ def needs_seven_bits() -> bool:
     return features.isdisjoint(DOT_PRODUCTS)
 
 
-def processor_name() -> str:
-    """Return the name of the processor."""
-    try:
-        lines = CPU_INFO.read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def quantize_onnx(
     payload: bytes,
     images: Sequence[np.ndarray] | np.ndarray,

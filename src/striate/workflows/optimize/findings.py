@@ -56,7 +56,9 @@ def race_table(
 
 def _setting_title(setting: RaceSetting) -> str:
     title = f"ms, batch {setting.batch}"
-    return title if setting.threads == 1 else f"{title}, {setting.threads} threads"
+    if setting.threads == 1:
+        return title
+    return f"{title}, {count_text(setting.threads, 'thread')}"
 
 
 def _milliseconds(setting: RaceSetting, times: RaceTimes) -> float:
