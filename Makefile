@@ -19,7 +19,7 @@ LOCKS := requirements
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test coverage test-one test-all quick format twins lint lock dist \
+.PHONY: setup demo test unit-tests coverage test-one test-all quick format twins lint lock dist \
 	bench bench-time bench-feeding bench-augment bench-labels bench-steps docs clean
 
 # scripts/environment.py does the work: first what pip is configured for, then PyTorch's
@@ -51,8 +51,12 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The type checker needs one core for most of a minute, so both run at once.
+test: $(READY)
+	$(MAKE) --no-print-directory -j2 lint unit-tests
+
 # Compiled files are kept, also where a shell forbids it: the tests start many processes.
-test: lint
+unit-tests: $(READY)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q
 
 define COVERAGE_LIMITS

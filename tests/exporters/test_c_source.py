@@ -354,7 +354,9 @@ def compiled(folder, files, compiler="gcc", flags=(), main=MAIN):
 
 
 @needs_compiler
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize(
+    "compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)]
+)
 def test_sanitizers_find_nothing(compiler, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
