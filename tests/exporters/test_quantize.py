@@ -150,7 +150,7 @@ def test_processors_that_saturate(tmp_path, monkeypatch, features, expected):
     path.write_text(f"model name : Fast CPU\nflags : {features}\n")
     monkeypatch.setattr(quantize, "CPU_INFO", path)
     assert quantize.needs_seven_bits() is expected
-    assert quantize.processor_name() == "Fast CPU"
+    assert quantize.cpu_name() == "Fast CPU"
     monkeypatch.setattr(quantize, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(quantize.platform, "machine", lambda: "arm64")
     assert not quantize.needs_seven_bits()

@@ -60,7 +60,7 @@ def needs_seven_bits() -> bool:
     return features.isdisjoint(DOT_PRODUCTS)
 
 
-def processor_name() -> str:
+def cpu_name() -> str:
     """Return the name of the processor."""
     try:
         lines = CPU_INFO.read_text("utf-8").splitlines()

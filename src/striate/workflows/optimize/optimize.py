@@ -17,7 +17,7 @@ from striate.core.files import hash_file, refuse_existing, write_bytes, write_js
 from striate.core.findings import Prose, Table
 from striate.core.notebook import NotebookResult
 from striate.exporters.parity import NetworkPipeline
-from striate.exporters.quantize import needs_seven_bits, processor_name
+from striate.exporters.quantize import cpu_name, needs_seven_bits
 from striate.exporters.race import RaceTimes
 from striate.run import layout
 from striate.run.run import Run
@@ -246,7 +246,7 @@ def _facts(run: Run, entrants: Entrants, images: np.ndarray) -> dict[str, Any]:
         "weights_sha256": hash_file(run.path / layout.BEST),
         "input_shape": list(images.shape[1:]),
         "machine": {
-            "processor": processor_name(),
+            "processor": cpu_name(),
             "system": platform.platform(),
             "cores": cpu_count(),
             "seven_bit_weights": needs_seven_bits(),
