@@ -22,7 +22,8 @@ from striate.exporters.c_source.write_c import write_c
 from striate.exporters.fold import fold_batch_norm
 from striate.exporters.graph import GraphNode, NetworkGraph
 from striate.exporters.graph_builder import UnsupportedOperationError
-from striate.exporters.parity import NetworkPipeline, ParitySample, check_parity
+from striate.exporters.network_pipeline import NetworkPipeline, ParitySample
+from striate.exporters.parity import check_parity
 from striate.exporters.probabilities import ProbabilityMap
 from striate.exporters.trace_graph import trace_graph
 from striate.layers.lrn import LRN

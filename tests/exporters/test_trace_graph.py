@@ -14,7 +14,7 @@ from striate.exporters.graph import GraphNode, NetworkGraph
 from striate.exporters.graph_builder import UnsupportedOperationError
 from striate.exporters.onnx_model import OnnxModel
 from striate.exporters.onnx_nodes import write_nodes
-from striate.exporters.onnx_target import onnx_session
+from striate.exporters.ort_session import onnx_session
 from striate.exporters.trace_graph import trace_graph
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 import striate as st
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.exporters import onnx_preprocess, portable_decode
-from striate.exporters.onnx_target import onnx_session
+from striate.exporters.ort_session import onnx_session
 from striate.exporters.runtimes import open_session
 from striate.run.parse_settings import make_recipe
 from striate.workflows.export import formats, samples

@@ -118,7 +118,7 @@ def race_engines(
         budget: Time that is left.
     """
     single = engines = start_engines(entrants, 1)
-    race, times = _race(engines, image, FIRST)
+    race, times = measure_setting(engines, image, FIRST)
     seconds = sum(race.seconds.values())
     results, skipped, threads = {FIRST: times}, [], 1
     for setting in race_settings(times[entrants[0].name].cpu_seconds)[1:]:
@@ -127,15 +127,16 @@ def race_engines(
             continue
         if setting.threads != threads:
             engines, threads = start_engines(entrants, setting.threads), setting.threads
-        _, results[setting] = _race(engines, image, setting)
+        _, results[setting] = measure_setting(engines, image, setting)
     return RaceResults(
         times=results, skipped=tuple(skipped), engines=single, seconds=seconds
     )
 
 
-def _race(
+def measure_setting(
     engines: Mapping[str, Engine], image: np.ndarray, setting: RaceSetting
 ) -> tuple[PreparedRace, dict[str, RaceTimes]]:
+    """Return the warmed-up race of all engines in one setting, and its times."""
     batch = np.repeat(image, setting.batch, axis=0)
     with torch_threads(setting.threads):
         race = prepare_race({k: partial(run, batch) for k, run in engines.items()})
