@@ -11,7 +11,7 @@ from striate.core.preprocess_config import Preprocess, scaled_sides
 from striate.data.decode.preprocess import batch_to_input, normalize
 from striate.exporters.onnx_model import OnnxModel
 from striate.exporters.onnx_preprocess import write_preprocess
-from striate.exporters.openvino_session import import_openvino
+from striate.exporters.openvino_session import compile_for_cpu, import_openvino
 from striate.exporters.ort_session import onnx_session
 from striate.exporters.resize_reference import (
     normalize_pixels,
@@ -125,7 +125,7 @@ def test_openvino_reads_the_graph_in_single_precision():
 def openvino_values(openvino, p, kind, pixels):
     model = openvino.Core().read_model(model_bytes(p, kind))
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.compile_model(model, "CPU", settings)
+    compiled = compile_for_cpu(model, settings)
     request = compiled.create_infer_request()
     request.infer([pixels])
     names = [output.any_name for output in compiled.outputs]

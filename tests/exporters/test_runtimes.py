@@ -232,3 +232,29 @@ def test_no_torch_is_imported():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_interrupts_work_after_openvino(tmp_path):
+    """OpenVINO leaves the thread with a freed signal stack: Ctrl-C would crash it."""
+    pytest.importorskip("openvino")
+    code = """
+import gc, signal
+import numpy as np, openvino as ov
+from openvino import opset13 as op
+from striate.exporters.openvino_session import compile_for_cpu
+def compiled():
+    x = op.parameter([1, 8], np.float32)
+    return compile_for_cpu(ov.Model([op.relu(x)], [x]), {})
+first, second = compiled(), compiled()
+first(np.zeros((1, 8), np.float32))
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", done.stderr

@@ -15,7 +15,7 @@ import numpy as np
 from striate.exporters.onnx_file import METADATA_PREFIX
 from striate.exporters.onnx_model import import_onnx
 from striate.exporters.onnx_target import STAGES
-from striate.exporters.openvino_session import import_openvino
+from striate.exporters.openvino_session import compile_for_cpu, import_openvino
 
 # A layer that OpenVINO named by its type and a number that counts up in the process.
 _NUMBERED = re.compile(r'(<layer id="(\d+)" name=")([A-Z][A-Za-z]*)_\d+"')
@@ -57,7 +57,7 @@ def compile_openvino(payload: bytes, threads: int) -> Any:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return openvino.compile_model(model, "CPU", settings)
+    return compile_for_cpu(model, settings)
 
 
 class OpenvinoTarget:
@@ -86,9 +86,7 @@ class OpenvinoTarget:
         extra = [name for name in extra if name not in inputs]
         model.add_outputs([(name, 0) for name in extra])
         self._stages = [*self._outputs, *extra]
-        self._compiled = openvino.compile_model(
-            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
+        self._compiled = compile_for_cpu(model, {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the values of all stages and outputs."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +38,41 @@ def import_openvino() -> Any:
     return openvino
 
 
+def compile_for_cpu(model: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a compiled model, with the signal stack of this thread as it was.
+
+    OpenVINO gives the thread a stack for signal handlers, and frees it with the model.
+    With two models the thread may be left with a freed stack: Ctrl-C would then crash
+    the process.
+    """
+    with _own_signal_stack():
+        return import_openvino().compile_model(model, "CPU", dict(settings))
+
+
+class _SignalStack(ctypes.Structure):
+    """The C structure `stack_t` of Linux."""
+
+    _fields_: ClassVar = [
+        ("pointer", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    ]
+
+
+@contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Context manager: restore the stack for signal handlers (Linux)."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, stack = ctypes.CDLL(None), _SignalStack()
+    library.sigaltstack(None, ctypes.byref(stack))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(stack), None)
+
+
 class OpenvinoSession:
     """An ONNX file or IR under OpenVINO, in single precision.
 
@@ -60,7 +99,7 @@ class OpenvinoSession:
         with runtime_errors("OpenVINO", "load", where):
             core = openvino.Core()
             files = (payload, weights) if weights else (payload,)
-            compiled = core.compile_model(core.read_model(*files), "CPU", settings)
+            compiled = compile_for_cpu(core.read_model(*files), settings)
         self._request = compiled.create_infer_request()
         self._lock = Lock()  # a request computes one batch at a time
         self.inputs = tuple(map(_port, compiled.inputs))
