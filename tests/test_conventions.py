@@ -175,7 +175,6 @@ NEVER_ONE = frozenset(
         "findings.py: forecast.images images",
         "findings.py: last.images images",
         "findings.py: others images",
-        "findings.py: setting.threads threads",
         "label_errors.py: arrays.shape[-1] channels",
         "layer_arithmetic.py: sides values",
         "next_steps.py: forecast.images training images",

@@ -356,7 +356,8 @@ def compiled(folder, files, compiler="gcc", flags=(), main=MAIN):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)]
+    "compiler",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("gcc", "clang")],
 )
 def test_sanitizers_find_nothing(compiler, tmp_path):
     if shutil.which(compiler) is None:
